@@ -1,0 +1,469 @@
+#include "control/channel.h"
+
+#include <dirent.h>
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <thread>
+
+#include "base/unique_fd.h"
+#include "process/proc.h"
+
+namespace mps::control {
+namespace {
+
+namespace asio = boost::asio;
+namespace fs = std::filesystem;
+using namespace std::chrono_literals;
+
+constexpr auto k_generous = 30s;
+
+class TempDir {
+ public:
+  TempDir() {
+    auto pattern = (fs::temp_directory_path() / "channel-XXXXXX").string();
+    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
+    path_ = pattern;
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  ~TempDir() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  [[nodiscard]] fs::path operator/(const char* name) const { return path_ / name; }
+
+ private:
+  fs::path path_;
+};
+
+std::string contents(const fs::path& file) {
+  std::ifstream in(file);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  for (const auto& entry : fs::directory_iterator("/proc/self/fd")) {
+    static_cast<void>(entry);
+    ++count;
+  }
+  return count;
+}
+
+bool has_children() {
+  return ::waitpid(-1, nullptr, WNOHANG) >= 0 || errno != ECHILD;
+}
+
+const std::string k_answering = R"(
+while read -r line; do
+  case "$line" in
+    end-of-*) echo "Unknown command \"$line\"" ;;
+    get_default_active_thread_percentage) echo 100.0 ;;
+    get_server_status*) echo "Server 77 not found" ;;
+  esac
+done
+)";
+
+// A channel to a front-end that is a shell script.
+struct Bench {
+  explicit Bench(const std::string& script, std::chrono::milliseconds timeout = k_generous) {
+    const auto program = dir / "front-end";
+    std::ofstream(program) << "#!/bin/sh\n" << script;
+    REQUIRE(::chmod(program.c_str(), 0700) == 0);
+    make(program, timeout);
+  }
+  Bench() = default;
+
+  void make(const fs::path& program, std::chrono::milliseconds timeout) {
+    ChannelSettings settings;
+    settings.front_end = program;
+    settings.environment = {"PATH=/usr/bin:/bin", "DIR=" + (dir / "").string()};
+    settings.control_socket = dir / "control";
+    settings.timeout = timeout;
+    channel = std::make_unique<Channel>(io->get_executor(), std::move(settings));
+  }
+
+  // Starts a batch; its outcome comes into the place that is returned.
+  std::shared_ptr<std::optional<Outcome>> start(std::vector<Command> batch,
+                                                asio::cancellation_slot slot = {}) {
+    auto place = std::make_shared<std::optional<Outcome>>();
+    const auto keep = [place](const std::exception_ptr& error, Outcome outcome) {
+      if (error) std::rethrow_exception(error);
+      *place = std::move(outcome);
+    };
+    asio::co_spawn(*io, channel->run(std::move(batch)), asio::bind_cancellation_slot(slot, keep));
+    return place;
+  }
+
+  bool until(const std::function<bool()>& condition) {
+    const auto limit = std::chrono::steady_clock::now() + k_generous;
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > limit) return false;
+      io->restart();
+      if (io->run_one_for(10ms) == 0) std::this_thread::yield();
+    }
+    return true;
+  }
+
+  Outcome run(std::vector<Command> batch) {
+    const auto place = start(std::move(batch));
+    REQUIRE(until([&] { return place->has_value(); }));
+    return **place;
+  }
+
+  // The pid that the script wrote.
+  pid_t pid_in(const char* name) {
+    pid_t pid = 0;
+    REQUIRE(until([&] { return contents(dir / name).ends_with('\n'); }));
+    std::ifstream(dir / name) >> pid;
+    return pid;
+  }
+
+  TempDir dir;
+  std::unique_ptr<asio::io_context> io = std::make_unique<asio::io_context>();
+  std::unique_ptr<Channel> channel;
+};
+
+const std::vector<Command> k_one{get_default_active_thread_percentage()};
+
+std::string why(const Outcome& outcome) {
+  if (const auto* unanswered = std::get_if<Unanswered>(&outcome)) return unanswered->why;
+  if (const auto* absent = std::get_if<Absent>(&outcome)) return absent->why;
+  return "another outcome: " + std::to_string(outcome.index());
+}
+
+TEST_CASE("answers and refusals, in order") {
+  Bench bench(k_answering);
+  const auto outcome =
+      bench.run({get_default_active_thread_percentage(), get_server_list(), get_server_status(77)});
+  const Outcome expected = Answered{{Reply{{"100.0"}}, Reply{}, Refusal{"Server 77 not found"}}};
+  CHECK((outcome == expected));
+  CHECK(bench.channel->counters().batches == 1);
+  CHECK(bench.channel->counters().not_answered == 0);
+  CHECK_FALSE(has_children());
+}
+
+struct Case {
+  const char* what;
+  std::string script;
+  Outcome outcome;
+};
+
+TEST_CASE("front-ends that do not answer") {
+  const std::vector<Case> cases{
+      {"rubbish", "echo hello",
+       Unanswered{"the front-end exited with status 0 and said no answer: \"hello\""}},
+      {"nothing", "exit 0", Busy{}},
+      {"nothing, and status 1", "exit 1", Busy{}},
+      {"turned away", "echo Cannot send command to MPS control daemon process >&2; exit 1", Busy{}},
+      {"no daemon", "echo Cannot find MPS control daemon process >&2; exit 1",
+       Absent{"Cannot find MPS control daemon process"}},
+      {"a status of its own", "exit 3",
+       Unanswered{"the front-end exited with status 3 and said nothing"}},
+      {"a crash", "kill -SEGV $$",
+       Unanswered{"the front-end was killed by signal 11 (SIGSEGV) and said nothing"}},
+      {"cut off", "echo 100.0",
+       Unanswered{"the front-end exited with status 0 and said no answer: "
+                  "\"100.0\""}},
+      {"a flood", "exec yes", Unanswered{"the front-end printed more than is ever an answer"}},
+  };
+  for (const auto& row : cases) {
+    CAPTURE(row.what);
+    Bench bench(row.script);
+    const auto outcome = bench.run(k_one);
+    CHECK((outcome == row.outcome));
+    if (outcome != row.outcome) CHECK(why(outcome) == why(row.outcome));
+    CHECK(bench.channel->counters().not_answered == 1);
+    CHECK_FALSE(has_children());
+  }
+}
+
+TEST_CASE("front-ends that do not end are killed at the deadline and reaped") {
+  for (const std::string script : {
+           "exec sleep 1000",
+           "trap '' TERM INT HUP; while :; do read -r x || exec sleep 1000; done",
+           "exec <&- >&- 2>&-; exec sleep 1000",
+       }) {
+    CAPTURE(script);
+    Bench bench(script, 200ms);
+    CHECK(why(bench.run(k_one)) == "no answer within 200ms");
+    CHECK_FALSE(has_children());
+  }
+}
+
+TEST_CASE("a deadline of its own") {
+  Bench bench("exec sleep 1000");
+  std::optional<Outcome> outcome;
+  asio::co_spawn(*bench.io, bench.channel->run(k_one, 150ms),
+                 [&outcome](const std::exception_ptr&, Outcome result) { outcome = result; });
+  REQUIRE(bench.until([&] { return outcome.has_value(); }));
+  CHECK(why(*outcome) == "no answer within 150ms");
+}
+
+TEST_CASE("an answer counts, even if the front-end then hangs") {
+  Bench bench(k_answering + "exec sleep 1000", 500ms);
+  CHECK((bench.run(k_one) == Outcome(Answered{{Reply{{"100.0"}}}})));
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("who inherited the front-end's descriptors does not keep us waiting") {
+  Bench bench("sleep 1000 & echo $! >$DIR/pid\n" + k_answering);
+  CHECK((bench.run(k_one) == Outcome(Answered{{Reply{{"100.0"}}}})));
+  CHECK(::kill(bench.pid_in("pid"), SIGKILL) == 0);
+}
+
+TEST_CASE("a front-end that leaves without reading a long script") {
+  Bench bench("exit 0");
+  const std::vector<Command> batch(20000, get_default_active_thread_percentage());
+  CHECK((bench.run(batch) == Outcome(Busy{})));
+}
+
+TEST_CASE("a program that is not there") {
+  Bench bench;
+  bench.make("/nonexistent/nvidia-cuda-mps-control", k_generous);
+  CHECK(why(bench.run(k_one)) ==
+        "exec /nonexistent/nvidia-cuda-mps-control: No such file or directory");
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("one at a time, first come, first served") {
+  Bench bench("read -r first\necho \"begin $first\" >>$DIR/order\n" + std::string(R"(
+echo 'Unknown command "end-of-1"'
+while read -r line; do :; done
+)") + "echo \"end $first\" >>$DIR/order");
+  std::vector<std::shared_ptr<std::optional<Outcome>>> places;
+  std::string expected;
+  for (unsigned number = 1; number <= 5; ++number) {
+    places.push_back(bench.start({get_server_status(static_cast<pid_t>(number))}));
+    const auto text = "get_server_status " + std::to_string(number) + "\n";
+    expected += "begin " + text + "end " + text;
+  }
+  for (const auto& place : places) REQUIRE(bench.until([&] { return place->has_value(); }));
+  CHECK(contents(bench.dir / "order") == expected);
+  CHECK(bench.channel->counters().batches == 5);
+}
+
+TEST_CASE("the queue is bounded, and the channel's end answers everybody in it") {
+  Bench bench("echo $$ >$DIR/pid; exec sleep 1000");
+  std::vector<std::shared_ptr<std::optional<Outcome>>> places;
+  places.push_back(bench.start(k_one));
+  const auto pid = bench.pid_in("pid");
+  for (std::size_t count = 0; count < Channel::k_queue_limit; ++count) {
+    places.push_back(bench.start(k_one));
+  }
+  CHECK(why(bench.run(k_one)) == "64 batches wait for their turn already");
+  bench.channel.reset();
+  for (const auto& place : places) {
+    REQUIRE(bench.until([&] { return place->has_value(); }));
+    CHECK(why(**place) == "the channel is closed");
+  }
+  REQUIRE(bench.until([&] { return ::kill(pid, 0) != 0; }));
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("a caller that is cancelled takes its front-end with it, and nobody else's") {
+  Bench bench(
+      "read -r first; echo $$ >>$DIR/pid\n"
+      "test \"$first\" = ps && exec sleep 1000\n"
+      "echo 'Unknown command \"end-of-1\"'");
+  asio::cancellation_signal signal;
+  const auto running = bench.start({ps()}, signal.slot());
+  const auto next = bench.start({get_server_list()});
+  const auto pid = bench.pid_in("pid");
+  signal.emit(asio::cancellation_type::terminal);
+  REQUIRE(bench.until([&] { return running->has_value(); }));
+  CHECK(why(**running) == "nobody waits for the answer any more");
+  REQUIRE(bench.until([&] { return next->has_value(); }));
+  CHECK((**next == Outcome(Answered{{Reply{}}})));
+  CHECK(::kill(pid, 0) != 0);
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("a caller that is cancelled in the queue never has its turn") {
+  Bench bench(
+      "read -r first; echo $first >>$DIR/order\n"
+      "test \"$first\" = ps && echo $$ >$DIR/pid && exec sleep 1000\n"
+      "echo 'Unknown command \"end-of-1\"'",
+      500ms);
+  const auto running = bench.start({ps()});
+  bench.pid_in("pid");
+  asio::cancellation_signal signal;
+  const auto waiting = bench.start({get_server_list()}, signal.slot());
+  bench.io->poll();
+  signal.emit(asio::cancellation_type::terminal);
+  REQUIRE(bench.until([&] { return waiting->has_value(); }));
+  CHECK(why(**waiting) == "nobody waits for the answer any more");
+  REQUIRE(bench.until([&] { return running->has_value(); }));
+  CHECK((bench.run({get_default_client_priority()}) == Outcome(Answered{{Reply{}}})));
+  CHECK(contents(bench.dir / "order") == "ps\nget_default_client_priority\n");
+}
+
+TEST_CASE("a reactor that goes away kills the front-end") {
+  Bench bench("echo $$ >$DIR/pid; exec sleep 1000");
+  bench.start(k_one);
+  const auto pid = bench.pid_in("pid");
+  SUBCASE("after the channel") {
+    bench.channel.reset();
+  }
+  SUBCASE("before the channel") {}
+  bench.io.reset();
+  int status = 0;
+  CHECK(::waitpid(pid, &status, 0) == pid);
+  CHECK(WIFSIGNALED(status));
+  CHECK_FALSE(has_children());
+}
+
+TEST_CASE("no descriptor and no process is left behind") {
+  const auto before = open_descriptors();
+  {
+    Bench bench(k_answering, 200ms);
+    for (int count = 0; count < 50; ++count) bench.run(k_one);
+    Bench hanging("exec sleep 1000", 20ms);
+    for (int count = 0; count < 10; ++count) hanging.run(k_one);
+  }
+  CHECK(open_descriptors() == before);
+  CHECK_FALSE(has_children());
+}
+
+// ---- looking around when there is no answer
+
+// A process of ours that waits for its end; what it does before comes from `prepare`, and once it
+// is done it writes a byte for each thing that happened.
+class Helper {
+ public:
+  explicit Helper(const std::function<void(int report)>& prepare) {
+    int ends[2];
+    REQUIRE(::pipe(ends) == 0);
+    events_.reset(ends[0]);
+    pid_ = ::fork();
+    REQUIRE(pid_ >= 0);
+    if (pid_ == 0) {
+      prepare(ends[1]);
+      for (;;) ::pause();
+    }
+    ::close(ends[1]);
+  }
+  Helper(const Helper&) = delete;
+  Helper& operator=(const Helper&) = delete;
+  ~Helper() { end(); }
+
+  void end() {
+    if (pid_ == 0) return;
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+    pid_ = 0;
+  }
+  void await_event() const {
+    char byte = 0;
+    REQUIRE(::read(events_.get(), &byte, 1) == 1);
+  }
+  [[nodiscard]] pid_t pid() const { return pid_; }
+
+ private:
+  UniqueFd events_;
+  pid_t pid_ = 0;
+};
+
+sockaddr_un address_of(const fs::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), path.string().size());
+  return address;
+}
+
+// Like the daemon: accepts on a socket, and says nothing.
+std::function<void(int)> listener(fs::path path) {
+  return [path](int report) {
+    const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    const auto address = address_of(path);
+    ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    ::listen(socket, 8);
+    ::write(report, "l", 1);
+    while (::accept(socket, nullptr, nullptr) >= 0) ::write(report, "a", 1);
+  };
+}
+
+std::function<void(int)> silent_peer(fs::path path) {
+  return [path](int) {
+    const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
+    const auto address = address_of(path);
+    ::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+  };
+}
+
+std::string own_name() {
+  const auto stat = process::Proc().stat(::getpid());
+  return stat ? stat->name : std::string();
+}
+
+TEST_CASE("a daemon that is stopped, or gone") {
+  Bench bench("exec sleep 1000", 100ms);
+  Helper daemon([](int) {});
+  bench.channel->set_daemon(daemon.pid());
+  CHECK(why(bench.run(k_one)) == "no answer within 100ms");
+  REQUIRE(::kill(daemon.pid(), SIGSTOP) == 0);
+  REQUIRE(bench.until([&] { return process::Proc().stat(daemon.pid())->state == 'T'; }));
+  CHECK((bench.run(k_one) == Outcome(Stopped{})));
+  daemon.end();
+  CHECK(why(bench.run(k_one)) == "the control daemon has ended");
+}
+
+TEST_CASE("who holds the session, or is silent, is named") {
+  for (const char* name : {"control", "control_privileged"}) {
+    for (const bool hangs : {true, false}) {
+      CAPTURE(name);
+      CAPTURE(hangs);
+      Bench bench(hangs ? "exec sleep 1000" : "exit 0", hangs ? 100ms : 30000ms);
+      Helper daemon(listener(bench.dir / name));
+      daemon.await_event();
+      Helper peer(silent_peer(bench.dir / name));
+      daemon.await_event();
+      bench.channel->set_daemon(daemon.pid());
+      const auto outcome = bench.run(k_one);
+      const Outcome named =
+          hangs ? Outcome(Blocked{peer.pid(), own_name()}) : Outcome(Busy{peer.pid(), own_name()});
+      CHECK((outcome == named));
+      bench.channel->set_friends({peer.pid()});
+      const auto innocent = bench.run(k_one);
+      if (hangs) {
+        CHECK(why(innocent) == "no answer within 100ms");
+      } else {
+        CHECK((innocent == Outcome(Busy{})));
+      }
+    }
+  }
+}
+
+TEST_CASE("the newest of several peers is who the daemon waits for") {
+  Bench bench("exec sleep 1000", 100ms);
+  Helper daemon(listener(bench.dir / "control"));
+  daemon.await_event();
+  Helper first(silent_peer(bench.dir / "control"));
+  daemon.await_event();
+  Helper second(silent_peer(bench.dir / "control"));
+  daemon.await_event();
+  bench.channel->set_daemon(daemon.pid());
+  CHECK((bench.run(k_one) == Outcome(Blocked{second.pid(), own_name()})));
+  second.end();
+  CHECK((bench.run(k_one) == Outcome(Blocked{first.pid(), own_name()})));
+}
+
+}  // namespace
+}  // namespace mps::control
