@@ -1,0 +1,87 @@
+// The part of NVML's C interface that is used here, declared by us after its public documentation,
+// so that nothing of NVIDIA is needed to build. Layouts are held by the assertions below.
+#pragma once
+
+#include <cstddef>
+
+namespace mps::device::nvml {
+
+using Return = int;
+constexpr Return k_success = 0;
+constexpr Return k_not_supported = 3;
+constexpr Return k_not_found = 6;
+constexpr Return k_driver_not_loaded = 9;
+constexpr Return k_function_not_found = 13;
+constexpr Return k_argument_version_mismatch = 25;
+
+struct DeviceHandle;  // opaque
+using Handle = DeviceHandle*;
+
+struct Memory {
+  unsigned long long total;
+  unsigned long long free;
+  unsigned long long used;  // with what is reserved
+};
+
+struct MemoryV2 {
+  unsigned version;
+  unsigned long long total;
+  unsigned long long reserved;
+  unsigned long long free;
+  unsigned long long used;
+};
+constexpr unsigned k_memory_v2 = sizeof(MemoryV2) | (2U << 24U);
+static_assert(sizeof(MemoryV2) == 40 && offsetof(MemoryV2, total) == 8);
+
+struct PciInfo {
+  char bus_id_legacy[16];
+  unsigned domain;
+  unsigned bus;
+  unsigned device;
+  unsigned pci_device_id;
+  unsigned pci_subsystem_id;
+  char bus_id[32];
+};
+static_assert(sizeof(PciInfo) == 68 && offsetof(PciInfo, bus_id) == 36);
+
+struct Attributes {  // of a MIG device
+  unsigned multiprocessor_count;
+  unsigned shared_copy_engine_count;
+  unsigned shared_decoder_count;
+  unsigned shared_encoder_count;
+  unsigned shared_jpeg_count;
+  unsigned shared_ofa_count;
+  unsigned gpu_instance_slice_count;
+  unsigned compute_instance_slice_count;
+  unsigned long long memory_size_mebibytes;
+};
+static_assert(sizeof(Attributes) == 40 && offsetof(Attributes, memory_size_mebibytes) == 32);
+
+constexpr unsigned k_text_size = 96;  // UUIDs, names and versions are all at most this long
+constexpr unsigned k_mig_enabled = 1;
+constexpr unsigned k_virtualization_vgpu_guest = 2;
+
+// Compute modes as NVML numbers them, in the order of ComputeMode.
+constexpr unsigned k_compute_mode_count = 4;
+
+extern "C" {
+using InitFunction = Return (*)();
+using ShutdownFunction = Return (*)();
+using ErrorStringFunction = const char* (*)(Return);
+using TextFunction = Return (*)(char*, unsigned);
+using CountFunction = Return (*)(unsigned*);
+using HandleByIndexFunction = Return (*)(unsigned, Handle*);
+using HandleByUuidFunction = Return (*)(const char*, Handle*);
+using DeviceTextFunction = Return (*)(Handle, char*, unsigned);
+using MemoryFunction = Return (*)(Handle, Memory*);
+using MemoryV2Function = Return (*)(Handle, MemoryV2*);
+using TwoIntsFunction = Return (*)(Handle, int*, int*);
+using NumberFunction = Return (*)(Handle, unsigned*);
+using TwoNumbersFunction = Return (*)(Handle, unsigned*, unsigned*);
+using AttributesFunction = Return (*)(Handle, Attributes*);
+using SetNumberFunction = Return (*)(Handle, unsigned);
+using ChildFunction = Return (*)(Handle, unsigned, Handle*);
+using PciFunction = Return (*)(Handle, PciInfo*);
+}
+
+}  // namespace mps::device::nvml

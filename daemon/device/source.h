@@ -1,0 +1,41 @@
+// Where devices come from: NVML, or the settings where there is none.
+//
+// NVML is loaded by dlopen and called on one thread of its own, since it can block for as long as
+// the driver likes; each call has a deadline, after which the device shows the error and what was
+// known stays. NVML is initialised for each call and shut down after it: each answer is of now, and
+// we never stand in the way of a GPU reset, a change of MIG mode or a driver upgrade. Threading:
+// made on and called from one executor; answers arrive there.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "device/device.h"
+
+namespace mps::device {
+
+class Source {
+ public:
+  virtual ~Source() = default;
+
+  // What is there now. Never fails as a whole: errors stand in the inventory and its devices.
+  virtual boost::asio::awaitable<Inventory> list() = 0;
+  virtual boost::asio::awaitable<Result<void>> set_compute_mode(std::string uuid,
+                                                                ComputeMode mode) = 0;
+};
+
+struct NvmlSettings {
+  std::string library = "libnvidia-ml.so.1";  // a name for dlopen, or a path
+  std::chrono::milliseconds timeout{5000};    // for each list() or set_compute_mode()
+};
+std::unique_ptr<Source> make_nvml_source(const boost::asio::any_io_executor& executor,
+                                         NvmlSettings settings);
+// The devices of the settings' `devices:` list, as they stand.
+std::unique_ptr<Source> make_declared_source(std::vector<Device> devices);
+
+}  // namespace mps::device
