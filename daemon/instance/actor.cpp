@@ -1,0 +1,447 @@
+#include "instance/actor.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <csignal>
+#include <ctime>
+
+#include "base/text.h"
+
+namespace mps::instance {
+
+namespace asio = boost::asio;
+using std::chrono::steady_clock;
+using std::chrono::system_clock;
+
+namespace {
+
+constexpr std::size_t k_inbox_limit = 65536;  // verbs and lines; both senders are bounded already
+constexpr std::size_t k_flood = 5000;         // unknown lines within a second
+constexpr std::chrono::minutes k_flood_said_every{1};
+
+control::ChannelSettings channel_settings(const ActorSettings& settings, const Layout& layout) {
+  return {.front_end = settings.control_program,
+          .environment = settings.environment,
+          .control_socket = layout.control,
+          .timeout = settings.machine.probe_timeout};
+}
+
+SystemTime started_at(std::uint64_t start_ticks) {
+  timespec since_boot{};
+  ::clock_gettime(CLOCK_BOOTTIME, &since_boot);
+  const std::chrono::duration<double> up(static_cast<double>(since_boot.tv_sec));
+  const std::chrono::duration<double> at(static_cast<double>(start_ticks) /
+                                         static_cast<double>(::sysconf(_SC_CLK_TCK)));
+  return system_clock::now() - std::chrono::duration_cast<system_clock::duration>(up - at);
+}
+
+}  // namespace
+
+Actor::Actor(const asio::any_io_executor& executor, ActorSettings settings,
+             process::Follower& follower, Recorder& recorder)
+    : executor_(executor),
+      settings_(std::move(settings)),
+      layout_(settings_.run_dir, settings_.id),
+      follower_(follower),
+      recorder_(recorder),
+      machine_(settings_.id, settings_.machine),
+      channel_(executor, channel_settings(settings_, layout_)),
+      door_(executor, layout_.open_pipe),
+      random_(std::random_device{}()),
+      state_since_(system_clock::now()) {}
+
+Actor::~Actor() {
+  close();
+}
+
+void Actor::close() {
+  if (std::exchange(closed_, true)) return;
+  for (auto& timer : timers_) {
+    if (timer) timer->cancel();
+  }
+  if (log_) follower_.unfollow(*log_);
+  log_.reset();
+  changed_ = nullptr;
+}
+
+// ---- starting ----
+
+void Actor::start(const std::optional<FoundDaemon>& found) {
+  restore();
+  auto ready = layout_.make();
+  if (ready && found && take_up(*found)) {
+    // What it said while no supervisor was there comes first.
+    if (log_) follower_.drain(*log_);
+    give(DaemonFound{found->pid, found->servers});
+    return;
+  }
+  if (ready) {
+    // Nobody listens behind what an earlier supervisor left there.
+    carry_out(CloseDoor{});
+    if (auto file = layout_.open_log(); file) ready = follow_log(std::move(*file));
+  }
+  if (log_) follower_.drain(*log_);
+  give(StartWanted{});
+}
+
+void Actor::restore() {
+  auto remembered = recorder_.remember(settings_.id);
+  if (remembered.start_failure) machine_.restore_start_failure(*remembered.start_failure);
+  for (auto& client : remembered.clients) {
+    const auto pid = client.pid;
+    const auto ticks = client.start_ticks;
+    machine_.restore_client(std::move(client));
+    watch_process(pid, ticks, ClientEnded{pid});
+  }
+}
+
+// Its output is followed through its own descriptor, whatever became of the file's name. False only
+// if it is gone: a daemon that runs is never started beside.
+bool Actor::take_up(const FoundDaemon& found) {
+  auto child = process::Child::adopt(executor_, found.pid, found.start_ticks);
+  if (!child) return false;
+  if (auto followed = follow_output_of(found.pid); !followed) log_failed(followed.error());
+  channel_.set_daemon(found.pid);
+  control_ = ControlProcess{found.pid, found.start_ticks, started_at(found.start_ticks), true};
+  watch_daemon(std::move(*child));
+  return true;
+}
+
+Result<void> Actor::follow_output_of(pid_t pid) {
+  const auto output = "/proc/" + std::to_string(pid) + "/fd/1";
+  UniqueFd file(::open(output.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  struct stat kind {};
+  if (!file || ::fstat(file.get(), &kind) != 0) return Error::from_errno("open " + output, errno);
+  if (!S_ISREG(kind.st_mode)) return Error{output + " is not a file"};
+  return follow_log(std::move(file));
+}
+
+void Actor::log_failed(const Error& error) {
+  log_lost_ = true;
+  carry_out(Emit{"log_lost",
+                 "the daemon's output cannot be read: " + error.message +
+                     "; its events are missing until its next start",
+                 {}});
+}
+
+Result<void> Actor::follow_log(UniqueFd file) {
+  auto name = log_identity(file.get());
+  if (!name) return name.error();
+  if (log_ && !log_lost_ && log_name_ == *name) return {};
+  if (log_) follower_.unfollow(*std::exchange(log_, std::nullopt));
+  const auto offset = recorder_.position(settings_.id, *name).value_or(0);
+  auto id = follower_.follow(
+      std::move(file), offset,
+      [this](std::span<const process::FollowedLine> lines) { on_lines(lines); },
+      [this](const Error& error) { log_failed(error); });
+  if (!id) return id.error();
+  log_ = *id;
+  log_name_ = *name;
+  log_lost_ = false;
+  return {};
+}
+
+// ---- the inbox ----
+
+std::optional<VerbRefused> Actor::ask(const Input& verb) {
+  if (auto refused = machine_.refuses(verb)) return refused;
+  give(verb);
+  return std::nullopt;
+}
+
+// What an action causes is handled after the action list it is part of.
+void Actor::give(Input input, std::optional<ReadPosition> position) {
+  if (closed_ || inbox_.size() >= k_inbox_limit) return;
+  inbox_.push_back({std::move(input), std::move(position)});
+  if (std::exchange(busy_, true)) return;
+  while (!inbox_.empty() && !closed_) {
+    const auto entry = std::move(inbox_.front());
+    inbox_.pop_front();
+    for (const auto& action : machine_.on(entry.input, steady_clock::now())) {
+      apply(action, entry.position);
+    }
+  }
+  busy_ = false;
+  if (machine_.state() != shown_state_) {
+    shown_state_ = machine_.state();
+    state_since_ = system_clock::now();
+  }
+  if (changed_) changed_();
+}
+
+void Actor::apply(const Action& action, const std::optional<ReadPosition>& position) {
+  if (const auto* event = std::get_if<Emit>(&action)) {
+    recorder_.record(settings_.id, *event, position);
+    return;
+  }
+  std::visit([this](const auto& what) { carry_out(what); }, action);
+}
+
+void Actor::carry_out(const Emit& event) {
+  recorder_.record(settings_.id, event, std::nullopt);
+}
+
+// ---- the daemon ----
+
+Result<process::Child> Actor::spawn() {
+  if (auto made = layout_.make(); !made) return made.error();
+  if (auto swept = layout_.sweep(); !swept) return swept.error();
+  auto output = layout_.open_log();
+  if (!output) return output.error();
+  auto reader = layout_.open_log();
+  if (!reader) return reader.error();
+  if (auto followed = follow_log(std::move(*reader)); !followed) return followed.error();
+  // A session of its own and an append-mode file: it lives on, undisturbed, when we die.
+  return process::Child::spawn(executor_, {.program = settings_.control_program,
+                                           .arguments = {"-f"},
+                                           .environment = settings_.environment,
+                                           .stdout_fd = output->get(),
+                                           .stderr_fd = output->get(),
+                                           .new_session = true});
+}
+
+void Actor::carry_out(const SpawnDaemon&) {
+  auto child = spawn();
+  if (!child) {
+    give(DaemonNotSpawned{child.error().message});
+    return;
+  }
+  const auto pid = child->pid();
+  control_ = ControlProcess{pid, child->start_time(), system_clock::now(), false};
+  channel_.set_daemon(pid);
+  give(DaemonSpawned{pid});  // before its end, which may have come already
+  watch_daemon(std::move(*child));
+}
+
+void Actor::watch_daemon(process::Child child) {
+  ++generation_;
+  daemon_ = std::make_shared<process::Child>(std::move(child));
+  co_spawn(executor_, daemon_ends(shared_from_this(), daemon_), asio::detached);
+}
+
+asio::awaitable<void> Actor::daemon_ends(Self self, std::shared_ptr<process::Child> child) {
+  const auto status = co_await child->wait();
+  if (self->closed_ || self->daemon_ != child) co_return;
+  if (self->log_) self->follower_.drain(*self->log_);  // its last words come before its end
+  ++self->generation_;
+  self->daemon_.reset();
+  self->control_.reset();
+  self->channel_.set_daemon(0);
+  self->give(DaemonEnded{status.describe()});
+}
+
+void Actor::carry_out(const SignalDaemon& signal) {
+  if (daemon_) (void)daemon_->signal(signal.number);  // it has ended: its end is on its way to us
+}
+
+void Actor::carry_out(const SignalProcess& signal) {
+  const auto stat = proc_.stat(signal.pid);
+  if (!stat) return;
+  auto process = process::Child::adopt(executor_, signal.pid, stat->start_time);
+  if (process) (void)process->signal(signal.number);
+}
+
+// ---- servers and clients ----
+
+void Actor::carry_out(const WatchServer& watch) {
+  const auto stat = proc_.stat(watch.pid);
+  watch_process(watch.pid, stat ? stat->start_time : 0, ServerEnded{watch.pid});
+}
+
+void Actor::carry_out(const WatchClient& watch) {
+  const auto known = machine_.clients().find(watch.pid);
+  auto ticks = known == machine_.clients().end() ? 0 : known->second.start_ticks;
+  if (ticks == 0) {
+    if (const auto stat = proc_.stat(watch.pid)) ticks = stat->start_time;
+  }
+  watch_process(watch.pid, ticks, ClientEnded{watch.pid});
+}
+
+void Actor::watch_process(pid_t pid, std::uint64_t start_ticks, Input input) {
+  auto process = process::Child::adopt(executor_, pid, start_ticks);
+  if (!process) {
+    // Later, not from inside: restore() runs before the first input.
+    asio::post(executor_, [self = shared_from_this(), gone = std::move(input)]() mutable {
+      self->give(std::move(gone));
+    });
+    return;
+  }
+  co_spawn(executor_, process_ends(shared_from_this(), std::move(*process), std::move(input)),
+           asio::detached);
+}
+
+asio::awaitable<void> Actor::process_ends(Self self, process::Child child, Input input) {
+  co_await child.wait();
+  self->give(std::move(input));
+}
+
+// ---- the log ----
+
+LogLine Actor::log_line(std::string_view text) const {
+  LogLine line{.event = control::parse_log_line(text), .at = system_clock::now()};
+  pid_t subject = 0;
+  if (const auto* asked = std::get_if<control::ClientAsked>(&line.event.kind)) {
+    subject = asked->pid;
+  } else if (const auto* connected = std::get_if<control::ClientConnected>(&line.event.kind)) {
+    subject = connected->pid;
+  }
+  if (subject == 0) return line;
+  if (line.event.time) line.at = *line.event.time;
+  if (const auto stat = proc_.stat(subject)) {
+    line.command = printable(stat->name, 64);
+    line.start_ticks = stat->start_time;
+  }
+  return line;
+}
+
+void Actor::on_lines(std::span<const process::FollowedLine> lines) {
+  const auto unknown_before = machine_.unknown_lines();
+  for (const auto& line : lines) {
+    if (closed_) return;
+    give(log_line(line.text), ReadPosition{log_name_, line.end_offset});
+  }
+  note_flood(static_cast<std::size_t>(machine_.unknown_lines() - unknown_before));
+}
+
+void Actor::note_flood(std::size_t unknown_lines) {
+  const auto now = steady_clock::now();
+  if (now - flood_window_ > std::chrono::seconds{1}) {
+    flood_window_ = now;
+    flood_lines_ = 0;
+  }
+  flood_lines_ += unknown_lines;
+  if (flood_lines_ < k_flood || now - flood_said_ < k_flood_said_every) return;
+  flood_said_ = now;
+  carry_out(Emit{"log_flood",
+                 "the daemon's output has more than " + std::to_string(k_flood) +
+                     " unknown lines a second; they are read and dropped, look at " +
+                     layout_.log.string(),
+                 {}});
+}
+
+// ---- commands ----
+
+void Actor::carry_out(const RunBatch& run) {
+  std::vector<pid_t> friends;
+  for (const auto& [pid, client] : machine_.clients()) friends.push_back(pid);
+  if (const auto& server = machine_.server(); server && server->pid != 0) {
+    friends.push_back(server->pid);
+  }
+  channel_.set_friends(std::move(friends));
+  co_spawn(executor_, run_batch(shared_from_this(), run, generation_), asio::detached);
+}
+
+asio::awaitable<void> Actor::run_batch(Self self, RunBatch run, std::uint64_t generation) {
+  auto outcome = co_await self->channel_.run(std::move(run.commands), run.timeout);
+  if (generation != self->generation_) co_return;
+  switch (run.purpose) {
+    case RunBatch::Purpose::configure:
+      self->give(ConfigureDone{std::move(outcome)});
+      break;
+    case RunBatch::Purpose::probe:
+      self->give(ProbeDone{std::move(outcome)});
+      break;
+    case RunBatch::Purpose::quit:
+      self->give(QuitDone{std::move(outcome)});
+      break;
+  }
+}
+
+// ---- timers ----
+
+void Actor::carry_out(const SetTimer& set) {
+  const auto place = static_cast<std::size_t>(set.timer);
+  auto delay = set.delay;
+  if (set.timer == Timer::next_probe && delay == settings_.machine.probe_interval) {
+    // A tenth either way, so that a node's instances are not all probed at once.
+    const auto tenth = delay.count() / 10;
+    if (tenth > 0) {
+      delay += Milliseconds(std::uniform_int_distribution<std::int64_t>(-tenth, tenth)(random_));
+    }
+  }
+  if (timers_[place]) timers_[place]->cancel();
+  timers_[place] = std::make_unique<asio::steady_timer>(executor_);
+  co_spawn(executor_, wait_for(shared_from_this(), set.timer, delay, ++turns_[place]),
+           asio::detached);
+}
+
+void Actor::carry_out(const CancelTimer& cancel) {
+  const auto place = static_cast<std::size_t>(cancel.timer);
+  ++turns_[place];
+  if (timers_[place]) timers_[place]->cancel();
+}
+
+asio::awaitable<void> Actor::wait_for(Self self, Timer timer, Milliseconds delay,
+                                      std::uint64_t turn) {
+  const auto place = static_cast<std::size_t>(timer);
+  if (turn != self->turns_[place] || self->closed_) co_return;
+  self->timers_[place]->expires_after(delay);
+  co_await self->timers_[place]->async_wait(asio::as_tuple(asio::use_awaitable));
+  if (turn == self->turns_[place]) self->give(TimerDue{timer});
+}
+
+// ---- the door ----
+
+void Actor::carry_out(const OpenDoor&) {
+  co_spawn(executor_, open_door(shared_from_this(), generation_), asio::detached);
+}
+
+asio::awaitable<void> Actor::open_door(Self self, std::uint64_t generation) {
+  auto greeting = co_await ask_greeting(self->layout_.control);
+  if (self->closed_ || generation != self->generation_) co_return;
+  if (greeting) self->door_.greeting(std::move(*greeting));
+  const auto state = self->machine_.state();
+  if (state != State::ready && state != State::faulted) co_return;  // closed again meanwhile
+  if (auto opened = self->door_.open(self->layout_.control); !opened) {
+    self->carry_out(
+        Emit{"door_failed", "the share cannot be opened: " + opened.error().message, {}});
+  }
+}
+
+void Actor::carry_out(const CloseDoor&) {
+  std::error_code unreadable;
+  // Without the directory nobody can have it mounted; why it is missing is said elsewhere.
+  if (!std::filesystem::is_directory(layout_.open_pipe, unreadable)) return;
+  if (auto closed = door_.close(); !closed) {
+    carry_out(Emit{"door_failed",
+                   "newcomers cannot be refused: " + closed.error().message +
+                       "; until the daemon serves again they run without MPS and its limits",
+                   {}});
+  }
+}
+
+// ---- what is shown ----
+
+Snapshot Actor::snapshot() const {
+  Snapshot shown;
+  shown.id = settings_.id;
+  shown.device = settings_.device;
+  shown.domain = settings_.id.substr(settings_.id.find('.') + 1);
+  shown.state = machine_.state();
+  shown.state_since = state_since_;
+  shown.control = control_;
+  shown.server = machine_.server();
+  shown.channel = machine_.channel();
+  shown.restarts = machine_.restarts();
+  shown.limits = machine_.limits();
+  shown.limits_confirmed = machine_.limits_confirmed();
+  for (const auto& [pid, client] : machine_.clients()) shown.clients.push_back(client);
+  shown.last_error = machine_.last_error();
+  shown.pipe_directory = layout_.open_pipe.string();
+  shown.unknown_log_lines = machine_.unknown_lines();
+  shown.limits_drifted = machine_.drifted();
+  if (const auto next = machine_.next_start()) {
+    shown.next_start = system_clock::now() + std::chrono::duration_cast<system_clock::duration>(
+                                                 *next - steady_clock::now());
+  }
+  shown.server_status_known = machine_.capabilities() && machine_.capabilities()->server_status;
+  return shown;
+}
+
+}  // namespace mps::instance

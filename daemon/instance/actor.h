@@ -1,0 +1,146 @@
+// One instance, alive: gives the machine what happens (the daemon's end, its log, answers, timers,
+// verbs) and carries out what it decides. Thin on purpose; the decisions are in machine.h.
+//
+// Threading: one executor for everything. Made by make_shared; the coroutines it starts keep it
+// alive until they have ended, which they do soon after close().
+#pragma once
+
+#include <array>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "control/channel.h"
+#include "instance/door.h"
+#include "instance/layout.h"
+#include "instance/machine.h"
+#include "instance/recorder.h"
+#include "instance/snapshot.h"
+#include "process/child.h"
+#include "process/follower.h"
+#include "process/proc.h"
+
+namespace mps::instance {
+
+struct ActorSettings {
+  std::string id;      // "gpu0.shared"
+  std::string device;  // UUID
+  std::filesystem::path run_dir;
+  std::filesystem::path control_program;  // nvidia-cuda-mps-control
+  std::vector<std::string> environment;   // of the daemon and of its front-ends
+  MachineSettings machine;
+};
+
+// A control daemon that an earlier supervisor left running.
+struct FoundDaemon {
+  pid_t pid = 0;
+  std::uint64_t start_ticks = 0;
+  std::vector<pid_t> servers;
+};
+
+class Actor : public std::enable_shared_from_this<Actor> {
+ public:
+  Actor(const boost::asio::any_io_executor& executor, ActorSettings settings,
+        process::Follower& follower, Recorder& recorder);
+  ~Actor();
+  Actor(const Actor&) = delete;
+  Actor& operator=(const Actor&) = delete;
+
+  // Reads what the log says since the last supervisor, then takes up the daemon that was found, or
+  // starts one.
+  void start(const std::optional<FoundDaemon>& found);
+
+  // A verb: DrainWanted, UndrainWanted, RestartWanted or ShutdownWanted. A refusal says why.
+  std::optional<VerbRefused> ask(const Input& verb);
+
+  [[nodiscard]] Snapshot snapshot() const;
+  [[nodiscard]] State state() const { return machine_.state(); }
+  [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
+
+  // Called after anything changed.
+  void on_change(std::function<void()> listener) { changed_ = std::move(listener); }
+
+  // Lets go of everything and starts nothing more; the daemon goes on.
+  void close();
+
+ private:
+  struct Entry {
+    Input input;
+    std::optional<ReadPosition> position;
+  };
+  static constexpr std::size_t k_timers = 6;
+
+  // What a coroutine holds on to: it begins later than it is made, so `this` would not do.
+  using Self = std::shared_ptr<Actor>;
+
+  void give(Input input, std::optional<ReadPosition> position = {});
+  void apply(const Action& action, const std::optional<ReadPosition>& position);
+  void carry_out(const SpawnDaemon&);
+  void carry_out(const RunBatch& run);
+  void carry_out(const SetTimer& set);
+  void carry_out(const CancelTimer& cancel);
+  void carry_out(const OpenDoor&);
+  void carry_out(const CloseDoor&);
+  void carry_out(const SignalDaemon& signal);
+  void carry_out(const SignalProcess& signal);
+  void carry_out(const WatchServer& watch);
+  void carry_out(const WatchClient& watch);
+  void carry_out(const Emit& event);
+
+  Result<process::Child> spawn();
+  Result<void> follow_log(UniqueFd file);
+  bool take_up(const FoundDaemon& found);
+  Result<void> follow_output_of(pid_t pid);
+  void log_failed(const Error& error);
+  void restore();
+  void on_lines(std::span<const process::FollowedLine> lines);
+  void note_flood(std::size_t unknown_lines);
+  LogLine log_line(std::string_view text) const;
+  void watch_daemon(process::Child child);
+  static boost::asio::awaitable<void> daemon_ends(Self self, std::shared_ptr<process::Child> child);
+  // Watches a process that is not ours; gives `input` when it has ended, at once if it has.
+  void watch_process(pid_t pid, std::uint64_t start_ticks, Input input);
+  static boost::asio::awaitable<void> process_ends(Self self, process::Child child, Input input);
+  static boost::asio::awaitable<void> run_batch(Self self, RunBatch run, std::uint64_t generation);
+  static boost::asio::awaitable<void> open_door(Self self, std::uint64_t generation);
+  static boost::asio::awaitable<void> wait_for(Self self, Timer timer, Milliseconds delay,
+                                               std::uint64_t turn);
+
+  boost::asio::any_io_executor executor_;
+  ActorSettings settings_;
+  Layout layout_;
+  process::Follower& follower_;
+  Recorder& recorder_;
+  process::Proc proc_;
+  Machine machine_;
+  control::Channel channel_;
+  Door door_;
+  std::minstd_rand random_;
+  std::function<void()> changed_;
+
+  std::deque<Entry> inbox_;
+  bool busy_ = false;
+  bool closed_ = false;
+  std::uint64_t generation_ = 0;  // of the daemon: answers for an earlier one are dropped
+  std::shared_ptr<process::Child> daemon_;
+  std::optional<ControlProcess> control_;
+  std::optional<process::Follower::Id> log_;
+  std::string log_name_;
+  bool log_lost_ = false;
+  std::array<std::unique_ptr<boost::asio::steady_timer>, k_timers> timers_;
+  std::array<std::uint64_t, k_timers> turns_{};
+  SystemTime state_since_{};
+  State shown_state_ = State::stopped;
+  std::chrono::steady_clock::time_point flood_window_{};
+  std::size_t flood_lines_ = 0;
+  std::chrono::steady_clock::time_point flood_said_{};
+};
+
+}  // namespace mps::instance

@@ -1,0 +1,55 @@
+// The `control` socket in the open share's directory while an instance runs `direct`: either a hard
+// link of the daemon's, or a listener that refuses.
+//
+// CUDA fails open: a program whose first connection (a probe) fails runs without MPS and without
+// limits. So a closed door is not a missing socket: it gives each connection the daemon's greeting,
+// as it was last seen, and closes once the peer has said something. cuInit then returns 805
+// (measured; docs/mps-behaviour.md). While no greeting is known, connections wait in the backlog.
+//
+// Bounds: k_peers at once; the rest wait in the backlog. A silent peer is never closed, since that
+// would be the failed probe.
+//
+// Threading: the executor given. Destroying it stops listening.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+
+namespace mps::instance {
+
+class Door {
+ public:
+  static constexpr std::size_t k_peers = 64;
+
+  Door(const boost::asio::any_io_executor& executor, std::filesystem::path directory);
+  ~Door();
+  Door(const Door&) = delete;
+  Door& operator=(const Door&) = delete;
+
+  // Newcomers reach the daemon that listens on `control`: a hard link, renamed into place. Those
+  // that still wait at the refusing listener are refused, not dropped.
+  Result<void> open(const std::filesystem::path& control);
+  // Newcomers are refused from here on.
+  Result<void> close();
+
+  void greeting(std::string bytes);
+  [[nodiscard]] bool knows_greeting() const;
+
+ private:
+  struct Refuser;
+  boost::asio::any_io_executor executor_;
+  std::filesystem::path directory_;
+  std::shared_ptr<Refuser> refuser_;
+  std::string greeting_;
+};
+
+// What the daemon at `control` says to a newcomer first; an Error when it says nothing in time.
+// Costs two lines in its log and nothing else: a probe of CUDA does the same.
+boost::asio::awaitable<Result<std::string>> ask_greeting(std::filesystem::path control);
+
+}  // namespace mps::instance

@@ -1,0 +1,97 @@
+#include "instance/layout.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <array>
+
+namespace mps::instance {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// All that a control daemon of 535 to 580 makes in its pipe directory.
+constexpr std::array k_daemon_files{"control", "control_lock", "control_privileged", "log",
+                                    "nvidia-cuda-mps-control.pid"};
+
+Result<void> make_directory(const fs::path& path, mode_t mode) {
+  if (::mkdir(path.c_str(), mode) != 0 && errno != EEXIST) {
+    return Error::from_errno("cannot make the directory " + path.string(), errno);
+  }
+  // Not through a link that somebody put there: the modes below are what keeps tenants apart.
+  UniqueFd directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  struct stat found {};
+  if (!directory || ::fstat(directory.get(), &found) != 0) {
+    return Error::from_errno("cannot use the directory " + path.string(), errno);
+  }
+  if (found.st_uid != ::geteuid()) {
+    return Error{path.string() + " belongs to uid " + std::to_string(found.st_uid) +
+                 ", not to the supervisor's uid " + std::to_string(::geteuid()) +
+                 "; remove it or choose another run directory"};
+  }
+  if ((found.st_mode & 07777) == mode) return {};
+  if (::fchmod(directory.get(), mode) != 0) {
+    return Error::from_errno("cannot set the mode of " + path.string(), errno);
+  }
+  return {};
+}
+
+}  // namespace
+
+Layout::Layout(const fs::path& run_dir, const std::string& id)
+    : root(run_dir / id),
+      pipe(root / "pipe"),
+      private_(root / "private"),
+      open(root / "open"),
+      open_pipe(open / "pipe"),
+      log(private_ / "mps.log"),
+      control(pipe / "control") {}
+
+Result<void> Layout::make() const {
+  struct Wanted {
+    const fs::path* path;
+    mode_t mode;
+  };
+  for (const auto& [path, mode] : std::array<Wanted, 5>{
+           {{&root, 0755}, {&pipe, 0711}, {&private_, 0700}, {&open, 0755}, {&open_pipe, 0755}}}) {
+    if (auto made = make_directory(*path, mode); !made) return made;
+  }
+  return {};
+}
+
+Result<void> Layout::sweep() const {
+  for (const auto* name : k_daemon_files) {
+    const auto path = pipe / name;
+    if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
+      return Error::from_errno("cannot remove " + path.string() + ", left by a dead daemon", errno);
+    }
+  }
+  const auto lock = pipe / "control_lock";
+  UniqueFd made(::open(lock.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+  if (!made) return Error::from_errno("cannot make " + lock.string(), errno);
+  return {};
+}
+
+Result<UniqueFd> Layout::open_log() const {
+  UniqueFd file(::open(log.c_str(), O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  struct stat found {};
+  if (!file || ::fstat(file.get(), &found) != 0) {
+    return Error::from_errno("cannot open " + log.string(), errno);
+  }
+  char last = '\n';
+  if (found.st_size > 0) (void)::pread(file.get(), &last, 1, found.st_size - 1);
+  if (last != '\n') (void)!::write(file.get(), "\n", 1);
+  return file;
+}
+
+Result<std::string> log_identity(int descriptor) {
+  struct statx found {};
+  if (::statx(descriptor, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &found) != 0) {
+    return Error::from_errno("cannot stat the daemon's log", errno);
+  }
+  return std::to_string(found.stx_ino) + "-" + std::to_string(found.stx_btime.tv_sec) + "." +
+         std::to_string(found.stx_btime.tv_nsec);
+}
+
+}  // namespace mps::instance

@@ -1,0 +1,42 @@
+// The directories of one instance (docs/architecture.md, "On disk") and what must be true of them
+// before a control daemon may start. Directories that somebody may have mounted are made once and
+// never replaced; only what is in them changes.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace mps::instance {
+
+struct Layout {
+  Layout(const std::filesystem::path& run_dir, const std::string& id);
+
+  std::filesystem::path root;       // <run>/<id>            0755
+  std::filesystem::path pipe;       // the daemon's own       0711: never mounted into a pod
+  std::filesystem::path private_;   // 0700: the daemon's output
+  std::filesystem::path open;       // what a container may mount, 0755
+  std::filesystem::path open_pipe;  // CUDA_MPS_PIPE_DIRECTORY of those inside
+  std::filesystem::path log;        // <private>/mps.log
+  std::filesystem::path control;    // <pipe>/control
+
+  // Makes what is missing, and puts modes right. An Error says which directory and why.
+  [[nodiscard]] Result<void> make() const;
+
+  // Removes what a dead daemon left in its pipe directory, and makes `control_lock` anew, owned by
+  // us with mode 0600. The daemon would make it 0666, where any local process could wait for it
+  // and, the moment the daemon dies, keep the next one from starting; a lock file that is there it
+  // uses as it is (535, 550). Only while no daemon of ours runs there.
+  [[nodiscard]] Result<void> sweep() const;
+
+  // The daemon's output: opened for append, so that holes can be punched behind the reader. A last
+  // line that a dead daemon did not finish is ended, so that the next one's first is not its rest.
+  [[nodiscard]] Result<UniqueFd> open_log() const;
+};
+
+// Tells one log file from its successors: inode and birth time.
+Result<std::string> log_identity(int descriptor);
+
+}  // namespace mps::instance

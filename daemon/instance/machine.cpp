@@ -1,0 +1,342 @@
+// The life of the control daemon: start, end, the rungs of ending it, verbs.
+#include "instance/machine.h"
+
+#include <csignal>
+
+#include "base/text.h"
+
+namespace mps::instance {
+
+using std::chrono::duration_cast;
+
+namespace {
+constexpr Milliseconds k_first_configure{15};  // the log mostly says "listening" sooner
+constexpr Milliseconds k_short_life{1000};
+constexpr unsigned k_quit_seconds = 2;  // what running clients get once their end was asked for
+}  // namespace
+
+std::vector<Action> Machine::on(const Input& input, TimePoint now) {
+  actions_.clear();
+  now_ = now;
+  std::visit([this](const auto& happened) { handle(happened); }, input);
+  return std::move(actions_);
+}
+
+void Machine::restore_client(Client client) {
+  client.adopted = true;
+  clients_[client.pid] = std::move(client);
+}
+
+void Machine::restore_start_failure(std::string cause) {
+  server_ = Server{0, std::nullopt, ServerStatus::start_failed, std::move(cause), 1};
+}
+
+void Machine::enter(State state) {
+  state_ = state;
+}
+
+void Machine::emit(std::string kind, std::string message,
+                   std::vector<std::pair<std::string, std::string>> data) {
+  act(Emit{std::move(kind), std::move(message), std::move(data)});
+}
+
+// ---- starting ----
+
+void Machine::handle(const StartWanted&) {
+  if (state_ == State::stopped) start();
+}
+
+void Machine::start() {
+  enter(State::starting);
+  ending_ = Ending::none;
+  next_start_.reset();
+  act(CancelTimer{Timer::backoff_over});
+  act(SpawnDaemon{});
+}
+
+void Machine::handle(const DaemonFound& found) {
+  enter(State::starting);
+  daemon_ = found.pid;
+  adopted_ = true;
+  was_ready_ = true;  // its clients rely on it: it is not a start that can fail
+  if (!found.servers.empty()) {
+    server_ = Server{found.servers.front(), std::nullopt, ServerStatus::active, "", 0};
+    act(WatchServer{found.servers.front()});
+  }
+  emit("control_adopted",
+       "took over the control daemon of an earlier supervisor, pid " + std::to_string(daemon_),
+       {{"pid", std::to_string(daemon_)}});
+  act(SetTimer{Timer::start_deadline, settings_.start_deadline});
+  configure();
+}
+
+void Machine::handle(const DaemonSpawned& spawned) {
+  daemon_ = spawned.pid;
+  adopted_ = false;
+  was_ready_ = false;
+  clients_known_ = true;  // it has none yet
+  configure_delay_ = k_first_configure;
+  act(SetTimer{Timer::start_deadline, settings_.start_deadline});
+  act(SetTimer{Timer::configure_again, configure_delay_});
+  emit("control_started", "started the control daemon, pid " + std::to_string(daemon_),
+       {{"pid", std::to_string(daemon_)}});
+}
+
+void Machine::handle(const DaemonNotSpawned& failure) {
+  start_failed(failure.why);
+}
+
+void Machine::start_failed(const std::string& why) {
+  last_error_ = why;
+  const auto delay = budget_.failed(now_);
+  if (!delay) {
+    enter(State::failed);
+    act(CloseDoor{});
+    emit("failed", "gave up after " + std::to_string(settings_.backoff.budget_failures) +
+                       " failed starts within " + format_duration(settings_.backoff.budget_within) +
+                       "; the last: " + why + "; `mps-ctl restart " + id_ + "` tries again");
+    return;
+  }
+  enter(State::backoff);
+  next_start_ = now_ + *delay;
+  act(SetTimer{Timer::backoff_over, *delay});
+  emit("start_failed", why + "; next start in " + format_duration(*delay));
+}
+
+// ---- the daemon's end ----
+
+void Machine::handle(const DaemonEnded& ended) {
+  const auto ending = std::exchange(ending_, Ending::none);
+  const auto state = state_;
+  const bool counted = was_ready_ && ending != Ending::stop && state != State::draining;
+  if (counted) ++restarts_;
+  emit("control_exited", "the control daemon, pid " + std::to_string(daemon_) + ", " + ended.how,
+       {{"pid", std::to_string(daemon_)}, {"expected", ending == Ending::none ? "false" : "true"}});
+  act(CloseDoor{});
+  const std::string how = "the control daemon " + ended.how;
+  const bool was_ready = was_ready_;
+  daemon_is_down();
+  if (ending == Ending::stop || state == State::draining || state == State::stopped) {
+    enter(State::stopped);
+    emit("stopped", "stopped");
+  } else if (ending == Ending::restart) {
+    start();
+  } else if (ending == Ending::failed_start) {
+    start_failed(start_trouble_);
+  } else if (state == State::failed) {
+    return;  // it did not die from SIGKILL then, and has now; an operator decides
+  } else if (!was_ready || now_ - ready_at_ < k_short_life) {
+    start_failed(start_trouble_.empty() || was_ready ? how : start_trouble_ + "; " + how);
+  } else {
+    last_error_ = how;
+    start();
+  }
+}
+
+void Machine::daemon_is_down() {
+  for (const auto timer : {Timer::configure_again, Timer::start_deadline, Timer::next_probe,
+                           Timer::accept_stuck, Timer::stop_rung}) {
+    act(CancelTimer{timer});
+  }
+  daemon_ = 0;
+  adopted_ = false;
+  was_ready_ = false;
+  batch_running_ = false;
+  limits_confirmed_ = false;
+  failures_ = 0;
+  wedge_reported_ = false;
+  accept_waits_ = false;
+  accept_timer_ = false;
+  channel_ = {};
+  release_server();
+}
+
+// The server outlives a control daemon that was killed. While somebody may be on it, it is left
+// alone (its clients still work); idle, it would only hold memory and, in exclusive compute mode,
+// keep the next server out.
+void Machine::release_server() {
+  if (!server_ || server_->status == ServerStatus::start_failed) return;
+  const auto pid = std::exchange(server_->pid, 0);
+  const bool idle = clients_known_ && clients_.empty();
+  server_.reset();
+  if (pid == 0) return;
+  if (idle) {
+    act(SignalProcess{pid, SIGTERM});
+    return;
+  }
+  old_server_ = pid;
+  emit("server_orphaned",
+       "server " + std::to_string(pid) +
+           " lives on without its control daemon; its clients are "
+           "left alone, and it is ended when they have gone",
+       {{"pid", std::to_string(pid)}});
+}
+
+// ---- ending it ourselves ----
+
+void Machine::end_daemon(Ending why, bool politely) {
+  ending_ = why;
+  if (why == Ending::restart) enter(State::recovering);
+  if (why == Ending::stop) enter(State::draining);
+  for (const auto timer : {Timer::configure_again, Timer::start_deadline, Timer::next_probe}) {
+    act(CancelTimer{timer});
+  }
+  act(CloseDoor{});
+  rung_ = politely ? 0 : 1;
+  next_rung();
+}
+
+void Machine::next_rung() {
+  switch (rung_++) {
+    case 0:
+      act(RunBatch{
+          RunBatch::Purpose::quit,
+          {control::quit(clients_running() ? std::optional(k_quit_seconds) : std::nullopt)},
+          settings_.quit_deadline});
+      act(SetTimer{Timer::stop_rung, settings_.quit_deadline + settings_.probe_timeout});
+      return;
+    case 1:
+      act(SignalDaemon{SIGTERM});
+      act(SignalDaemon{SIGCONT});  // a stopped process takes SIGTERM only once it goes on
+      act(SetTimer{Timer::stop_rung, settings_.terminate_deadline});
+      return;
+    case 2:
+      act(SignalDaemon{SIGKILL});
+      act(SetTimer{Timer::stop_rung, settings_.kill_deadline});
+      return;
+    default:
+      last_error_ = "the control daemon, pid " + std::to_string(daemon_) +
+                    ", does not end, not even from SIGKILL: it hangs in the kernel; see "
+                    "`dmesg` for the driver's messages, the node may need a reboot";
+      enter(State::failed);
+      emit("failed", last_error_);
+  }
+}
+
+// What the front-end says of a quit is not needed: the daemon's end is. It may be on its way.
+void Machine::handle(const QuitDone&) {
+  if (daemon_ != 0 && rung_ == 1) act(SetTimer{Timer::stop_rung, Milliseconds{500}});
+}
+
+void Machine::handle(const TimerDue& due) {
+  switch (due.timer) {
+    case Timer::configure_again:
+      if (state_ == State::starting && daemon_ != 0) configure();
+      return;
+    case Timer::start_deadline:
+      if (state_ != State::starting || daemon_ == 0) return;
+      if (clients_running() || channel_.state == ChannelState::busy ||
+          (channel_.state == ChannelState::blocked && channel_.holder != daemon_)) {
+        // Not the daemon's fault, or somebody relies on it: keep trying, the channel says why.
+        act(SetTimer{Timer::start_deadline, settings_.start_deadline});
+        return;
+      }
+      if (start_trouble_.empty()) start_trouble_ = "the control daemon does not answer";
+      start_trouble_ =
+          "not ready within " + format_duration(settings_.start_deadline) + ": " + start_trouble_;
+      end_daemon(Ending::failed_start, false);
+      return;
+    case Timer::next_probe:
+      if (serving() && ending_ == Ending::none) run_probe();
+      return;
+    case Timer::accept_stuck:
+      accept_timer_ = false;
+      if (accept_waits_ && serving() && ending_ == Ending::none) run_probe();
+      return;
+    case Timer::backoff_over:
+      if (state_ == State::backoff) start();
+      return;
+    case Timer::stop_rung:
+      if (daemon_ != 0 && ending_ != Ending::none) next_rung();
+      return;
+  }
+}
+
+// ---- verbs ----
+
+std::optional<VerbRefused> Machine::refuses(const Input& verb) const {
+  if (std::holds_alternative<UndrainWanted>(verb) && ending_ == Ending::stop) {
+    return VerbRefused{id_ + " is ending its control daemon; undrain it when it is stopped"};
+  }
+  if (std::holds_alternative<UndrainWanted>(verb) && state_ != State::draining &&
+      state_ != State::stopped) {
+    return VerbRefused{id_ + " is not drained: it is " + to_string(state_)};
+  }
+  const auto* restart = std::get_if<RestartWanted>(&verb);
+  if (restart == nullptr) return std::nullopt;
+  if (state_ == State::draining) return VerbRefused{id_ + " is draining; undrain it first"};
+  if (ending_ != Ending::none) return VerbRefused{id_ + " is being restarted already"};
+  if (clients_running() && !restart->force) {
+    return VerbRefused{std::to_string(running_clients()) + " clients run on " + id_ +
+                       " and would be ended; drain it first, or use --force"};
+  }
+  return std::nullopt;
+}
+
+void Machine::handle(const DrainWanted&) {
+  switch (state_) {
+    case State::ready:
+    case State::faulted:
+      enter(State::draining);
+      act(CloseDoor{});
+      emit("draining",
+           "no newcomers; " + std::to_string(running_clients()) + " running clients may finish");
+      clients_known_ = false;  // MPS is asked once more before its daemon is ended
+      run_probe();
+      return;
+    case State::starting:
+    case State::recovering:
+      if (daemon_ != 0) {
+        end_daemon(Ending::stop, true);
+        return;
+      }
+      [[fallthrough]];
+    case State::backoff:
+    case State::failed:
+      act(CancelTimer{Timer::backoff_over});
+      next_start_.reset();
+      enter(State::stopped);
+      emit("stopped", "stopped");
+      return;
+    case State::draining:
+    case State::stopped:
+      return;
+  }
+}
+
+void Machine::handle(const UndrainWanted&) {
+  if (state_ == State::stopped) {
+    start();
+  } else if (state_ == State::draining && ending_ == Ending::none) {
+    enter(State::ready);
+    act(OpenDoor{});
+    emit("undrained", "newcomers are let in again");
+  }
+}
+
+void Machine::handle(const RestartWanted&) {
+  budget_.reset();
+  if (daemon_ == 0) {
+    if (state_ != State::starting) start();
+    return;
+  }
+  emit("restarting", "restart asked for");
+  end_daemon(Ending::restart, true);
+}
+
+void Machine::handle(const ShutdownWanted&) {
+  act(CancelTimer{Timer::backoff_over});
+  if (daemon_ == 0) {
+    enter(State::stopped);
+    return;
+  }
+  end_daemon(Ending::stop, true);
+}
+
+void Machine::stop_if_drained() {
+  if (state_ != State::draining || ending_ != Ending::none) return;
+  if (clients_running() || !clients_known_) return;
+  end_daemon(Ending::stop, true);
+}
+
+}  // namespace mps::instance

@@ -1,0 +1,323 @@
+// One instance's decisions: what happened goes in, what to do comes out. Pure: no clock (the time
+// is part of what happened), no processes, no I/O, so that every decision is tested as a table.
+//
+// The states and what leaves them are those of docs/architecture.md ("One instance"). Rules that
+// everything here serves:
+//  * a daemon that has clients is not restarted for not answering: that would end their jobs;
+//  * the process is the first signal (its end is seen through a pidfd), commands are the last;
+//  * an end after having been ready is followed by a start at once; backoff and budget count only
+//    starts that never became ready, and lives of under a second;
+//  * what was set is believed when it was read back.
+//
+// One line of the daemon's log makes at most one Emit (the journal records where it was read up to
+// in the same write as the event; see api/event_log.h).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "control/commands.h"
+#include "control/log_event.h"
+#include "control/outcome.h"
+#include "instance/snapshot.h"
+#include "instance/start_budget.h"
+
+namespace mps::instance {
+
+using Milliseconds = std::chrono::milliseconds;
+
+// ---- what happened ----
+
+struct StartWanted {};
+// A control daemon of an earlier supervisor runs; `servers` are its children.
+struct DaemonFound {
+  pid_t pid = 0;
+  std::vector<pid_t> servers;
+};
+struct DaemonSpawned {
+  pid_t pid = 0;
+};
+struct DaemonNotSpawned {
+  std::string why;
+};
+struct DaemonEnded {
+  std::string how;
+};  // "was killed by signal 9 (SIGKILL)"
+struct ServerEnded {
+  pid_t pid = 0;
+};  // its process is gone
+struct ClientEnded {
+  pid_t pid = 0;
+};  // likewise
+// `command` and `start_ticks` are those of the process a ClientAsked or ClientConnected names, as
+// /proc has them now; empty and 0 when it is gone already.
+struct LogLine {
+  control::LogEvent event;
+  std::string command{};
+  std::uint64_t start_ticks = 0;
+  SystemTime at{};
+};
+struct ConfigureDone {
+  control::Outcome outcome;
+};
+struct ProbeDone {
+  control::Outcome outcome;
+};
+struct QuitDone {
+  control::Outcome outcome;
+};
+enum class Timer {
+  configure_again,  // starting: no answer yet, or the socket was not there yet
+  start_deadline,   // starting for too long
+  next_probe,       // ready: look again
+  accept_stuck,     // the daemon waits for a peer that says nothing
+  backoff_over,
+  stop_rung,  // ending the daemon: the next rung is due
+};
+struct TimerDue {
+  Timer timer;
+};
+struct DrainWanted {};
+struct UndrainWanted {};
+struct RestartWanted {
+  bool force = false;
+};
+struct ShutdownWanted {};  // end the daemon and stay down
+
+using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
+                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
+                           TimerDue, DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted>;
+
+// ---- what to do ----
+
+struct SpawnDaemon {};
+// Run this batch; its outcome comes back as ConfigureDone, ProbeDone or QuitDone.
+struct RunBatch {
+  enum class Purpose { configure, probe, quit } purpose = Purpose::probe;
+  std::vector<control::Command> commands;
+  std::optional<Milliseconds> timeout;
+};
+struct SetTimer {
+  Timer timer;
+  Milliseconds delay{0};
+};
+struct CancelTimer {
+  Timer timer;
+};
+struct OpenDoor {};   // newcomers reach the daemon
+struct CloseDoor {};  // newcomers are refused
+struct SignalDaemon {
+  int number = 0;
+};
+struct SignalProcess {
+  pid_t pid = 0;
+  int number = 0;
+};  // a server left over, a channel's holder
+struct WatchServer {
+  pid_t pid = 0;
+};
+struct WatchClient {
+  pid_t pid = 0;
+};
+struct Emit {
+  std::string kind;
+  std::string message;
+  std::vector<std::pair<std::string, std::string>> data;
+};
+
+using Action = std::variant<SpawnDaemon, RunBatch, SetTimer, CancelTimer, OpenDoor, CloseDoor,
+                            SignalDaemon, SignalProcess, WatchServer, WatchClient, Emit>;
+
+// One line for a log or a test: "spawn-daemon", "set-timer start_deadline 5s", "emit ready: …".
+std::string describe(const Action& action);
+
+struct MachineSettings {
+  Limits limits;
+  Milliseconds probe_interval{30000};
+  Milliseconds probe_timeout{3000};
+  unsigned probe_failures = 3;
+  Milliseconds start_deadline{10000};
+  BackoffSettings backoff;
+  bool end_channel_holder = false;
+  Milliseconds quit_deadline{5000};  // rungs of ending a daemon: quit, SIGTERM, SIGKILL
+  Milliseconds terminate_deadline{2000};
+  Milliseconds kill_deadline{5000};
+};
+
+// "50 % of the SMs, 10Gi"
+std::string describe_limits(const Limits& limits);
+
+// A refusal of a verb, for the one who asked.
+struct VerbRefused {
+  std::string message;
+};
+
+class Machine {
+ public:
+  using TimePoint = std::chrono::steady_clock::time_point;
+
+  explicit Machine(std::string id, MachineSettings settings)
+      : id_(std::move(id)), settings_(std::move(settings)), budget_(settings_.backoff) {}
+
+  std::vector<Action> on(const Input& input, TimePoint now);
+
+  // What the journal remembers from before this supervisor: clients that had not gone, and whether
+  // the server's start was failing (so that one incident stays one). Before the first input; the
+  // caller watches the clients.
+  void restore_client(Client client);
+  void restore_start_failure(std::string cause);
+
+  // Whether a verb would be refused now, and why; asked before the input is given.
+  [[nodiscard]] std::optional<VerbRefused> refuses(const Input& verb) const;
+
+  [[nodiscard]] State state() const { return state_; }
+  [[nodiscard]] const std::optional<Server>& server() const { return server_; }
+  [[nodiscard]] const ChannelView& channel() const { return channel_; }
+  [[nodiscard]] const std::map<pid_t, Client>& clients() const { return clients_; }
+  [[nodiscard]] pid_t daemon() const { return daemon_; }
+  [[nodiscard]] bool adopted() const { return adopted_; }
+  [[nodiscard]] bool limits_confirmed() const { return limits_confirmed_; }
+  [[nodiscard]] const Limits& limits() const { return settings_.limits; }
+  [[nodiscard]] const std::string& last_error() const { return last_error_; }
+  [[nodiscard]] std::uint64_t restarts() const { return restarts_; }
+  [[nodiscard]] std::uint64_t drifted() const { return drifted_; }
+  [[nodiscard]] std::uint64_t unknown_lines() const { return unknown_lines_; }
+  [[nodiscard]] std::optional<TimePoint> next_start() const { return next_start_; }
+  [[nodiscard]] const std::optional<control::Capabilities>& capabilities() const {
+    return capabilities_;
+  }
+  // A living server with somebody on it: the reason for leaving a daemon alone.
+  [[nodiscard]] bool clients_running() const;
+  [[nodiscard]] unsigned running_clients() const;
+
+ private:
+  enum class Ending { none, restart, stop, failed_start };  // why the daemon is being ended
+
+  // inputs
+  void handle(const StartWanted&);
+  void handle(const DaemonFound& found);
+  void handle(const DaemonSpawned& spawned);
+  void handle(const DaemonNotSpawned& failure);
+  void handle(const DaemonEnded& ended);
+  void handle(const ServerEnded& ended);
+  void handle(const ClientEnded& ended);
+  void handle(const LogLine& line);
+  void handle(const ConfigureDone& done);
+  void handle(const ProbeDone& done);
+  void handle(const QuitDone& done);
+  void handle(const TimerDue& due);
+  void handle(const DrainWanted&);
+  void handle(const UndrainWanted&);
+  void handle(const RestartWanted& wanted);
+  void handle(const ShutdownWanted&);
+
+  // log lines
+  void on_log(const control::DaemonListening&);
+  void on_log(const control::ConnectionAwaited&);
+  void on_client(const LogLine& line, pid_t pid, uid_t uid, bool connected);
+  void on_log(const control::ClientAsked&) {}      // on_client()
+  void on_log(const control::ClientConnected&) {}  // likewise
+  void on_log(const control::ClientGone& gone);
+  void on_log(const control::ServerStarting& starting);
+  void on_log(const control::ServerReady& ready);
+  void on_log(const control::ServerStartFailed& failed);
+  void on_log(const control::ServerExited& exited);
+  void on_log(const control::FatalFault& fault);
+  void on_log(const control::ContextCreated&);
+  void on_log(const control::AlreadyRunning&);
+  void on_log(const control::Unknown&) { ++unknown_lines_; }
+  template <typename Other>
+  void on_log(const Other&) {}
+
+  // steps shared by several inputs
+  void start();
+  void start_failed(const std::string& why);
+  void daemon_ended_unasked(const std::string& how);
+  void begin_ready(const control::Answered& answered);
+  void configure();
+  void configure_later(std::string trouble);
+  void probe_in(Milliseconds delay);
+  void run_probe();
+  void read_state(const control::Answered& answered);
+  void see_servers(const control::Answer& answer);
+  void see_server_status(const control::Answer& answer);
+  void channel_is(ChannelState state, std::optional<pid_t> holder, const std::string& holder_name,
+                  std::string detail);
+  void channel_ok();
+  void not_answered(const control::Outcome& outcome);
+  void unanswered(const std::string& detail);
+  void end_daemon(Ending why, bool politely);
+  void next_rung();
+  void daemon_is_down();
+  void release_server();
+  void see_clients(const control::Answer& answer);
+  void drop_client(pid_t pid);
+  void stop_if_drained();
+  void enter(State state);
+  void emit(std::string kind, std::string message,
+            std::vector<std::pair<std::string, std::string>> data = {});
+  void act(Action action) { actions_.push_back(std::move(action)); }
+  [[nodiscard]] std::vector<control::Command> compose(bool with_sets);
+  [[nodiscard]] std::string mismatch(const control::Answered& answered) const;
+  [[nodiscard]] std::string server_mismatch(const control::Answered& answered) const;
+  [[nodiscard]] std::string wrong_percentage(const control::Answer& answer) const;
+  [[nodiscard]] std::string wrong_memory(const control::Answer& answer) const;
+  [[nodiscard]] bool serving() const {
+    return state_ == State::ready || state_ == State::faulted || state_ == State::draining;
+  }
+
+  std::string id_;
+  MachineSettings settings_;
+  StartBudget budget_;
+  TimePoint now_{};
+  std::vector<Action> actions_;
+
+  State state_ = State::stopped;
+  Ending ending_ = Ending::none;
+  int rung_ = 0;
+  pid_t daemon_ = 0;
+  bool adopted_ = false;
+  bool was_ready_ = false;      // this daemon has been
+  bool batch_running_ = false;  // a configure or probe batch of this daemon
+  // Where the answers of that batch stand; 0: not asked for.
+  struct Plan {
+    pid_t server = 0;  // whose clients and limits it asks for
+    std::size_t limits = 0;
+    std::size_t servers = 0;
+    std::size_t clients = 0;
+    std::size_t server_limits = 0;
+    std::size_t server_status = 0;
+    std::size_t capabilities = 0;
+    std::size_t size = 0;
+  } plan_;
+  bool clients_known_ = false;  // MPS's own list was seen since the daemon was taken up
+  bool accept_waits_ = false;   // its last line is "Accepting connection..."
+  bool accept_timer_ = false;
+  TimePoint accept_since_{};
+  bool limits_confirmed_ = false;
+  TimePoint ready_at_{};
+  Milliseconds configure_delay_{0};
+  unsigned failures_ = 0;  // probes in a row that nothing explains
+  bool wedge_reported_ = false;
+  std::string start_trouble_;  // why the limits could not be set yet
+  std::optional<Server> server_;
+  std::string server_cause_;  // what the starting server said last
+  pid_t old_server_ = 0;      // of a daemon that is gone; its clients still work
+  std::map<pid_t, Client> clients_;
+  ChannelView channel_;
+  std::optional<control::Capabilities> capabilities_;
+  std::optional<TimePoint> next_start_;
+  std::string last_error_;
+  std::uint64_t restarts_ = 0;
+  std::uint64_t drifted_ = 0;
+  std::uint64_t unknown_lines_ = 0;
+};
+
+}  // namespace mps::instance

@@ -1,0 +1,185 @@
+// Servers and clients, as the log tells of them.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "instance/machine_test_kit.h"
+
+using namespace mps;
+using namespace mps::instance;
+using namespace std::chrono_literals;
+using Lines = Kit::Lines;
+
+TEST_CASE("a client that asks, is served, and goes") {
+  Kit kit;
+  kit.make_ready();
+  CHECK(
+      kit.line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list") ==
+      Lines{"watch-client 900",
+            "emit client_asked: client 900 (python3) of uid 1000 asks for a "
+            "server"});
+  CHECK(kit.machine.running_clients() == 0);  // no server yet: nobody runs
+  CHECK(kit.line("Starting new server 500 for user 1000") == Lines{"watch-server 500"});
+  CHECK(kit.machine.server()->status == ServerStatus::starting);
+  CHECK(kit.machine.running_clients() == 1);
+  CHECK(kit.line("NEW SERVER 500: Ready") ==
+        Lines{"watch-server 500", "emit server_ready: server 500 is ready"});
+  CHECK(kit.machine.server()->status == ServerStatus::active);
+  CHECK(kit.give(ClientEnded{900}) == Lines{"emit client_gone: client 900 has gone"});
+  CHECK(kit.give(ClientEnded{900}).empty());
+}
+
+TEST_CASE("a server that fails to start is one incident, however often MPS tries") {
+  Kit kit;
+  kit.make_ready();
+  kit.line("NEW CLIENT 900 from user 0: Server is not ready, push client to pending list");
+  Lines events;
+  for (int i = 0; i < 6; ++i) {
+    const auto pid = std::to_string(500 + i);
+    const Lines log{"Starting new server " + pid + " for user 0",
+                    "Driver initialization failed with: no CUDA-capable device is detected",
+                    "Failed to start : no CUDA-capable device is detected",
+                    "Server encountered a fatal exception. Shutting down",
+                    "Server " + pid + " exited with status 1"};
+    for (const auto& text : log) {
+      const bool by_server = text.starts_with("Driver") || text.starts_with("Failed");
+      for (const auto& line : by_server ? kit.server_line(text) : kit.line(text)) {
+        if (line.starts_with("emit")) events.push_back(line);
+      }
+    }
+    kit.give(ServerEnded{500 + i});
+  }
+  CHECK(events == Lines{"emit server_start_failed: the server does not start: no CUDA-capable "
+                        "device is detected"});
+  REQUIRE(kit.machine.server());
+  CHECK(kit.machine.server()->status == ServerStatus::start_failed);
+  CHECK(kit.machine.server()->cause == "no CUDA-capable device is detected");
+  CHECK(kit.machine.server()->failed_starts == 6);
+  CHECK(kit.machine.state() == State::ready);  // a property of a ready instance
+  CHECK(kit.machine.running_clients() == 0);
+
+  SUBCASE("the next client's attempts belong to it too") {
+    kit.line("Starting new server 600 for user 0");
+    CHECK(kit.line("Server 600 exited with status 1").empty());
+    CHECK(kit.machine.server()->failed_starts == 7);
+  }
+  SUBCASE("a server that becomes ready ends it") {
+    kit.line("Starting new server 600 for user 0");
+    kit.line("NEW SERVER 600: Ready");
+    CHECK(kit.machine.server()->failed_starts == 0);
+    CHECK(kit.line("Server 600 exited with status 0") ==
+          Lines{"emit server_exited: server 600 exited with status 0"});
+  }
+}
+
+TEST_CASE("an incident that the journal remembers goes on as the same") {
+  Kit kit;
+  kit.machine.restore_start_failure("no CUDA-capable device is detected");
+  kit.make_ready();
+  kit.line("Starting new server 600 for user 0");
+  kit.server_line("Failed to start : no CUDA-capable device is detected");
+  CHECK(kit.line("Server 600 exited with status 1").empty());
+}
+
+TEST_CASE("an idle server that outlives its daemon is ended, one with clients is left alone") {
+  Kit kit;
+  SUBCASE("idle") {
+    kit.make_busy();
+    kit.give(ClientEnded{900});
+    const auto lines = kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+    CHECK(std::count(lines.begin(), lines.end(), "signal 500 15") == 1);
+  }
+  SUBCASE("with a client") {
+    kit.make_busy();
+    const auto lines = kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+    CHECK(std::count(lines.begin(), lines.end(),
+                     "emit server_orphaned: server 500 lives on without its control daemon; its "
+                     "clients are left alone, and it is ended when they have gone") == 1);
+    CHECK(lines.back() == "spawn-daemon");  // newcomers are served meanwhile
+    CHECK(kit.give(ClientEnded{900}) ==
+          Lines{"emit client_gone: client 900 has gone", "signal 500 15"});
+    CHECK(kit.give(ServerEnded{500}) ==
+          Lines{"emit orphan_gone: server 500 of an earlier control daemon has ended"});
+  }
+}
+
+TEST_CASE("a fault is one state of the instance, and its end another event") {
+  Kit kit;
+  kit.make_busy();
+  CHECK(kit.server_line("Server is handling a fatal GPU error.").size() == 1);
+  CHECK(kit.machine.state() == State::faulted);
+  CHECK(kit.server_line("Creating server context on device 0") ==
+        Lines{"emit fault_over: the server has made its contexts again and takes newcomers"});
+  CHECK(kit.machine.state() == State::ready);
+  CHECK(kit.server_line("Creating server context on device 0").empty());
+}
+
+TEST_CASE("a process's end changes the state at once; the event waits for the log's line") {
+  Kit kit;
+  kit.make_busy();
+  CHECK(kit.give(ServerEnded{500}).empty());
+  CHECK(kit.machine.server()->status == ServerStatus::exited);
+  CHECK(kit.machine.running_clients() == 0);
+  CHECK(kit.line("Server 500 exited with status 0") ==
+        Lines{"emit server_exited: server 500 exited with status 0"});
+}
+
+TEST_CASE("one line makes at most one event, in every state") {
+  // The journal records with each event how far the log was read: two events of one line could not
+  // both be recorded in one write.
+  const std::vector<std::string> lines{
+      "Starting control daemon using socket /x/control",
+      "Accepting connection...",
+      "NEW UI",
+      "Cmd:quit",
+      "UI closed",
+      "NEW CLIENT 900 from user 0: Server already exists",
+      "NEW CLIENT 901 from user 7: Server is not ready, push client to pending list",
+      "Starting new server 500 for user 0",
+      "Driver initialization failed with: no CUDA-capable device is detected",
+      "Failed to start : no CUDA-capable device is detected",
+      "NEW SERVER 500: Ready",
+      "Server is handling a fatal GPU error.",
+      "Status of client {900, 1} is INACTIVE",
+      "Client process 900 encountered a fatal GPU error.",
+      "Client {900, 1} exit",
+      "Creating server context on device 0 (GPU)",
+      "Server 500 exited with status 1",
+      "Exit with status 0",
+      "what is this"};
+  for (const bool draining : {false, true}) {
+    for (const auto& first : lines) {
+      for (const auto& second : lines) {
+        Kit kit;
+        kit.make_busy();
+        if (draining) kit.give(DrainWanted{});
+        for (const auto& text : {first, second}) {
+          for (const auto& actions : {kit.line(text), kit.server_line(text)}) {
+            const auto events = std::count_if(actions.begin(), actions.end(), [](const auto& line) {
+              return line.starts_with("emit");
+            });
+            CAPTURE(text);
+            CHECK(events <= 1);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("unknown lines are counted") {
+  Kit kit;
+  kit.make_ready();
+  const auto before = kit.machine.unknown_lines();
+  kit.line("something new in 2030");
+  CHECK(kit.machine.unknown_lines() == before + 1);
+}
+
+TEST_CASE("clients are bounded") {
+  Kit kit;
+  kit.make_ready();
+  for (int pid = 1; pid <= 5000; ++pid) {
+    kit.line("NEW CLIENT " + std::to_string(pid) + " from user 0: Server already exists");
+  }
+  CHECK(kit.machine.clients().size() == 4096);
+}

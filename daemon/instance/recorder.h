@@ -1,0 +1,36 @@
+// Where an instance's events go, and what is remembered of them: the journal, seen from here.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "instance/machine.h"
+
+namespace mps::instance {
+
+// How far a daemon's log was read; `log` tells one file from its successors.
+struct ReadPosition {
+  std::string log;
+  std::uint64_t end_offset = 0;
+};
+
+// What the journal says of the time before this supervisor.
+struct Remembered {
+  std::vector<Client> clients;               // asked or connected, and had not gone
+  std::optional<std::string> start_failure;  // the server's start was failing, with this cause
+};
+
+class Recorder {
+ public:
+  virtual ~Recorder() = default;
+  // An event and the position of the line it came from are recorded in one write.
+  virtual void record(const std::string& instance, const Emit& event,
+                      const std::optional<ReadPosition>& position) = 0;
+  [[nodiscard]] virtual std::optional<std::uint64_t> position(const std::string& instance,
+                                                              const std::string& log) const = 0;
+  [[nodiscard]] virtual Remembered remember(const std::string& instance) const = 0;
+};
+
+}  // namespace mps::instance
