@@ -1,0 +1,52 @@
+// What the HTTP API needs of the supervisor: an interface, so that the API is tested against a fake
+// and knows no actor. Threading: the API's executor, which is the supervisor's.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "device/device.h"
+#include "instance/snapshot.h"
+
+namespace mps::api {
+
+// Why a verb was not carried out; becomes an HTTP status.
+struct VerbError {
+  enum class Kind { not_found, conflict, failed } kind = Kind::failed;
+  std::string message;
+};
+
+struct AgentStatus {
+  std::string version;
+  pid_t pid = 0;
+  std::chrono::system_clock::time_point started_at;
+  bool ready = false;             // every capable device has an instance that serves
+  std::string not_ready_because;  // empty when ready
+  std::string run_directory;
+  std::string state_directory;
+};
+
+class Agent {
+ public:
+  virtual ~Agent() = default;
+  [[nodiscard]] virtual AgentStatus status() const = 0;
+  [[nodiscard]] virtual device::Inventory inventory() const = 0;
+  [[nodiscard]] virtual std::vector<instance::Snapshot> instances() const = 0;
+
+  // Verbs on one instance; each returns when it was accepted (what follows are events), with the
+  // sentence to show, or says why not.
+  using VerbResult = boost::system::result<std::string, VerbError>;
+  virtual VerbResult drain(const std::string& instance) = 0;
+  virtual VerbResult undrain(const std::string& instance) = 0;
+  // Refused while clients run unless `force`.
+  virtual VerbResult restart(const std::string& instance, bool force) = 0;
+};
+
+[[noreturn]] inline void throw_exception_from_error(const VerbError& error,
+                                                    const boost::source_location&) {
+  throw std::runtime_error(error.message);
+}
+
+}  // namespace mps::api

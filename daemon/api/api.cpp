@@ -1,0 +1,244 @@
+#include "api/api.h"
+
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <utility>
+#include <variant>
+
+#include "api/event_stream.h"
+#include "api/json.h"
+#include "base/text.h"
+
+namespace mps::api {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::uint64_t k_default_events = 1000;
+
+Reply json_reply(const json& value, unsigned status = 200) {
+  return {status, dump(value), "application/json", ""};
+}
+
+Reply bad_request(const std::string& message) {
+  return error_reply(400, "bad_request", message);
+}
+
+// A parameter that is absent, a value, or the error to answer with.
+using Flag = std::variant<bool, Reply>;
+using Number = std::variant<std::uint64_t, Reply>;
+
+Flag flag_parameter(const Request& request, std::string_view name) {
+  const auto value = request.parameter(name).value_or("0");
+  if (value == "1" || value == "true") return true;
+  if (value == "0" || value == "false") return false;
+  return bad_request("parameter " + std::string(name) + " must be 0 or 1: \"" +
+                     printable(value, 64) + "\"");
+}
+
+Number number_parameter(const Request& request, std::string_view name, std::uint64_t otherwise) {
+  const auto value = request.parameter(name);
+  if (!value) return otherwise;
+  if (const auto number = parse_number<std::uint64_t>(*value)) return *number;
+  return bad_request("parameter " + std::string(name) + " must be a whole number: \"" +
+                     printable(*value, 64) + "\"");
+}
+
+// The body of a verb: nothing, or an object with nothing but "force".
+Flag force_in_body(const std::string& body, bool takes_force) {
+  if (trim(body).empty()) return false;
+  const auto value = json::parse(body, nullptr, false);
+  if (!value.is_object()) return bad_request("the body must be a JSON object");
+  bool force = false;
+  for (const auto& [key, field] : value.items()) {
+    if (key != "force" || !takes_force) {
+      return bad_request("unknown field \"" + printable(key, 64) + "\" in the body");
+    }
+    if (!field.is_boolean()) return bad_request("field \"force\" must be true or false");
+    force = field.get<bool>();
+  }
+  return force;
+}
+
+Reply verb_failed(const VerbError& error) {
+  switch (error.kind) {
+    case VerbError::Kind::not_found:
+      return error_reply(404, "not_found", error.message);
+    case VerbError::Kind::conflict:
+      return error_reply(409, "conflict", error.message);
+    case VerbError::Kind::failed:
+      break;
+  }
+  return error_reply(500, "failed", error.message);
+}
+
+}  // namespace
+
+struct Api::Table {
+  static const std::array<Route<Api>, 9>& routes() {
+    static const std::array<Route<Api>, 9> table{{
+        {{"GET", "/v1/status", {}}, &Api::status},
+        {{"GET", "/v1/devices", {}}, &Api::devices},
+        {{"GET", "/v1/instances", {}}, &Api::instances},
+        {{"GET", "/v1/instances/{id}", {}}, &Api::instance},
+        {{"GET", "/v1/clients", {"instance"}}, &Api::clients},
+        {{"GET", "/v1/events", {"since", "kind", "instance", "limit", "follow"}}, &Api::events},
+        {{"POST", "/v1/instances/{id}:drain", {}}, &Api::drain},
+        {{"POST", "/v1/instances/{id}:undrain", {}}, &Api::undrain},
+        {{"POST", "/v1/instances/{id}:restart", {"force"}}, &Api::restart},
+    }};
+    return table;
+  }
+};
+
+Api::Api(Agent& agent, EventLog& log, std::optional<gid_t> operators)
+    : agent_(agent), log_(log), operators_(operators) {}
+
+Answer Api::handle(const Request& request) {
+  return dispatch(Table::routes(), *this, request);
+}
+
+std::vector<RouteInfo> Api::routes() {
+  std::vector<RouteInfo> list;
+  for (const auto& route : Table::routes()) list.push_back(route.info);
+  return list;
+}
+
+// Reading
+
+Answer Api::status(const Request&, const std::string&) {
+  return json_reply(status_to_json(agent_, log_));
+}
+
+Answer Api::devices(const Request&, const std::string&) {
+  return json_reply(to_json(agent_.inventory()));
+}
+
+Answer Api::instances(const Request&, const std::string&) {
+  auto list = json::array();
+  for (const auto& instance : agent_.instances()) list.push_back(to_json(instance));
+  return json_reply(list);
+}
+
+Reply Api::no_instance(const std::string& id, const std::vector<instance::Snapshot>& all) const {
+  std::vector<std::string_view> names;
+  for (const auto& instance : all) names.emplace_back(instance.id);
+  auto message = "no instance \"" + printable(id, 64) + "\"";
+  if (const auto meant = did_you_mean(id, names)) {
+    message += "; did you mean \"" + std::string(*meant) + "\"?";
+  }
+  return error_reply(404, "not_found", message);
+}
+
+Answer Api::instance(const Request&, const std::string& id) {
+  const auto all = agent_.instances();
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&id](const auto& instance) { return instance.id == id; });
+  if (found == all.end()) return no_instance(id, all);
+  return json_reply(to_json(*found));
+}
+
+Answer Api::clients(const Request& request, const std::string&) {
+  const auto wanted = request.parameter("instance");
+  const auto all = agent_.instances();
+  auto list = json::array();
+  bool found = !wanted;
+  for (const auto& instance : all) {
+    if (wanted && *wanted != instance.id) continue;
+    found = true;
+    for (auto& client : clients_to_json(instance)) list.push_back(std::move(client));
+  }
+  if (!found) return no_instance(*wanted, all);
+  return json_reply(list);
+}
+
+Answer Api::events(const Request& request, const std::string&) {
+  const auto follow = flag_parameter(request, "follow");
+  const auto since = number_parameter(request, "since", std::numeric_limits<std::uint64_t>::max());
+  const auto limit = number_parameter(request, "limit", k_default_events);
+  if (const auto* bad = std::get_if<Reply>(&follow)) return *bad;
+  if (const auto* bad = std::get_if<Reply>(&since)) return *bad;
+  if (const auto* bad = std::get_if<Reply>(&limit)) return *bad;
+  const EventFilter filter{request.parameter("kind").value_or(""),
+                           request.parameter("instance").value_or("")};
+  const bool from_now = !request.parameter("since");
+  if (std::get<bool>(follow)) {
+    const auto start = from_now ? log_.last_id() : std::get<std::uint64_t>(since);
+    return std::make_unique<EventStream>(log_, filter, start);
+  }
+  // Behind an id the oldest come first, so that one can go on from the last; else the newest.
+  std::deque<const Event*> found;
+  const auto most = std::get<std::uint64_t>(limit);
+  const auto begin =
+      from_now ? log_.ring().begin() : first_after(log_, std::get<std::uint64_t>(since));
+  for (auto next = begin; next != log_.ring().end(); ++next) {
+    if (!filter.passes(*next)) continue;
+    if (!from_now && found.size() >= most) break;
+    found.push_back(&*next);
+    if (found.size() > most) found.pop_front();
+  }
+  auto list = json::array();
+  for (const auto* event : found) list.push_back(to_json(*event));
+  return json_reply(list);
+}
+
+// Verbs
+
+bool Api::may(const std::optional<Peer>& peer) const {
+  if (!peer) return false;
+  if (peer->uid == 0 || peer->uid == geteuid()) return true;
+  if (!operators_) return false;
+  return peer->gid == *operators_ ||
+         std::find(peer->groups.begin(), peer->groups.end(), *operators_) != peer->groups.end();
+}
+
+Answer Api::carry_out(const Request& request, const std::string& id, const char* name, Verb verb,
+                      bool takes_force) {
+  if (!may(request.peer)) {
+    return error_reply(403, "forbidden",
+                       std::string("only root and operators may ") + name + " an instance");
+  }
+  const auto in_query = flag_parameter(request, "force");
+  const auto in_body = force_in_body(request.body, takes_force);
+  if (const auto* bad = std::get_if<Reply>(&in_query)) return *bad;
+  if (const auto* bad = std::get_if<Reply>(&in_body)) return *bad;
+  const auto all = agent_.instances();
+  if (std::none_of(all.begin(), all.end(), [&id](const auto& one) { return one.id == id; })) {
+    return no_instance(id, all);
+  }
+  const bool force = std::get<bool>(in_query) || std::get<bool>(in_body);
+  spdlog::info("{}: {}{} asked for by pid {} of uid {}", id, name, force ? " with force" : "",
+               request.peer->pid, request.peer->uid);
+  const auto done = verb(agent_, id, force);
+  if (!done) return verb_failed(done.error());
+  return json_reply({{"instance", id}, {"message", *done}}, 202);
+}
+
+Answer Api::drain(const Request& request, const std::string& id) {
+  const Verb verb = [](Agent& agent, const std::string& instance, bool) {
+    return agent.drain(instance);
+  };
+  return carry_out(request, id, "drain", verb, false);
+}
+
+Answer Api::undrain(const Request& request, const std::string& id) {
+  const Verb verb = [](Agent& agent, const std::string& instance, bool) {
+    return agent.undrain(instance);
+  };
+  return carry_out(request, id, "undrain", verb, false);
+}
+
+Answer Api::restart(const Request& request, const std::string& id) {
+  const Verb verb = [](Agent& agent, const std::string& instance, bool force) {
+    return agent.restart(instance, force);
+  };
+  return carry_out(request, id, "restart", verb, true);
+}
+
+}  // namespace mps::api

@@ -1,0 +1,280 @@
+#include "api/api.h"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include "api/event_stream.h"
+#include "api/json.h"
+#include "api/test_support.h"
+
+using namespace mps::api;
+using nlohmann::json;
+
+namespace {
+
+struct Fixture {
+  Fixture() {
+    auto opened = EventLog::open({directory.path(), 8, 1 << 20});
+    log = std::move(opened.value());
+    api.emplace(agent, *log, gid_t{500});
+  }
+
+  Answer ask(const std::string& method, const std::string& target, const std::string& body = "",
+             std::optional<Peer> peer = Peer{1, 0, 0, {}}) {
+    auto parsed = parse_target(target).value();
+    return api->handle({method, parsed.path, parsed.query, body, std::move(peer)});
+  }
+  Reply reply(const std::string& method, const std::string& target, const std::string& body = "",
+              std::optional<Peer> peer = Peer{1, 0, 0, {}}) {
+    return std::get<Reply>(ask(method, target, body, std::move(peer)));
+  }
+
+  mps::api::test::TempDir directory;
+  mps::api::test::FakeAgent agent;
+  std::unique_ptr<EventLog> log;
+  std::optional<Api> api;
+};
+
+std::string error(const std::string& code, const std::string& message) {
+  return R"({"error":{"code":")" + code + R"(","message":)" + json(message).dump() + "}}";
+}
+
+std::vector<std::uint64_t> ids(const Reply& reply) {
+  std::vector<std::uint64_t> list;
+  for (const auto& event : json::parse(reply.body)) list.push_back(event["id"]);
+  return list;
+}
+
+using Ids = std::vector<std::uint64_t>;
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "an instance shows all that the contract names") {
+  auto& one = agent.instances_[0];
+  one.server = mps::instance::Server{0, 1000, mps::instance::ServerStatus::start_failed, "805", 5};
+  one.channel = {mps::instance::ChannelState::blocked, 77, "nc", "silent on control"};
+  one.last_error = "start failed";
+  one.next_start = test::at("2026-11-20T10:00:05.000Z");
+  const auto answer = reply("GET", "/v1/instances/gpu0.shared");
+  CHECK(answer.status == 200);
+  CHECK(json::parse(answer.body) == json::parse(R"({
+    "id": "gpu0.shared", "device": "GPU-0a", "domain": "shared", "state": "ready",
+    "stateSince": "2026-11-20T10:00:00.000Z",
+    "control": {"pid": 41, "startedAt": "2026-11-20T09:59:59.500Z", "adopted": false},
+    "server": {"pid": null, "uid": 1000, "status": "startFailed", "cause": "805",
+               "failedStarts": 5},
+    "channel": "blocked",
+    "channelDetail": {"holder": 77, "holderName": "nc", "detail": "silent on control"},
+    "restarts": 2, "gate": "direct", "bypass": "open",
+    "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 10240,
+               "clientPriority": "below-normal", "confirmed": true},
+    "limitsDrifted": 0, "clients": 1, "lastError": "start failed",
+    "pipeDirectory": "/run/mps/gpu0.shared/open/pipe", "unknownLogLines": 0,
+    "nextStart": "2026-11-20T10:00:05.000Z", "serverStatusKnown": false})"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "what is not there is null") {
+  agent.instances_[0].control.reset();
+  agent.instances_[0].limits.pinned_memory_mebibytes.reset();
+  const auto list = json::parse(reply("GET", "/v1/instances").body);
+  REQUIRE(list.size() == 1);
+  for (const char* field : {"control", "server", "lastError", "nextStart"}) {
+    CHECK(list[0][field].is_null());
+  }
+  CHECK(list[0]["limits"]["pinnedDeviceMemoryMiB"].is_null());
+}
+
+TEST_CASE_FIXTURE(Fixture, "devices and clients are arrays") {
+  mps::device::Device device;
+  device.uuid = "MIG-1";
+  device.kind = mps::device::Kind::mig;
+  device.mig_index = 3;
+  device.name = "NVIDIA H200";
+  device.memory_mebibytes = 1024;
+  device.compute_capability_major = 9;
+  device.compute_capability_minor = 0;
+  device.not_capable = "too small";
+  agent.inventory_.devices.push_back(device);
+  CHECK(json::parse(reply("GET", "/v1/devices").body) == json::parse(R"([{
+    "uuid": "MIG-1", "id": "gpu0-mig3", "kind": "mig", "index": 0, "migIndex": 3,
+    "name": "NVIDIA H200", "pciBusId": null, "memoryMiB": 1024, "reservedMemoryMiB": 0,
+    "smCount": null, "computeCapability": "9.0", "computeMode": null, "migEnabled": false,
+    "declared": false, "mpsCapable": false, "notCapableBecause": "too small", "error": null}])"));
+  CHECK(reply("GET", "/v1/clients?instance=gpu0.shared").body ==
+        R"([{"adopted":false,"command":"train","connected":true,"instance":"gpu0.shared",)"
+        R"("pid":100,"since":"2026-11-20T10:00:01.000Z","uid":1000}])");
+  CHECK(reply("GET", "/v1/clients?instance=gpu0.sharde").body ==
+        error("not_found", R"(no instance "gpu0.sharde"; did you mean "gpu0.shared"?)"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "status sums up") {
+  agent.status_.ready = false;
+  agent.status_.not_ready_because = "gpu0.shared is failed";
+  agent.instances_[0].state = mps::instance::State::failed;
+  agent.instances_[0].last_error = "no program";
+  agent.inventory_.error = "NVML: not there";
+  log->append(test::event("control_started", ""));
+  CHECK(json::parse(reply("GET", "/v1/status").body) == json::parse(R"({
+    "version": "0.1.0", "pid": 12, "startedAt": "2026-11-20T09:00:00.000Z", "ready": false,
+    "notReadyBecause": "gpu0.shared is failed", "runDirectory": "/run/mps",
+    "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": null, "devices": 0,
+    "devicesError": "NVML: not there", "instances": 1, "instancesByState": {"failed": 1},
+    "clients": 1, "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}],
+    "lastEventId": 1, "journalWriteErrors": 0})"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "errors say what is wrong") {
+  struct Case {
+    const char* method;
+    const char* target;
+    const char* body;
+    unsigned status;
+    std::string expected;
+  };
+  const std::vector<Case> cases{
+      {"GET", "/", "", 404, error("not_found", "there is nothing at /")},
+      {"GET", "/v1/instances/", "", 404, error("not_found", "there is nothing at /v1/instances/")},
+      {"GET", "/v1/instances/a/b", "", 404,
+       error("not_found", "there is nothing at /v1/instances/a/b")},
+      {"POST", "/v1/instances/a:reboot", "", 404,
+       error("not_found", "there is nothing at /v1/instances/a:reboot")},
+      {"GET", "/v1/instances/gpu7", "", 404, error("not_found", "no instance \"gpu7\"")},
+      {"GET", "/v1/instances/gpu0%2Eshare", "", 404,
+       error("not_found", R"(no instance "gpu0.share"; did you mean "gpu0.shared"?)")},
+      {"DELETE", "/v1/status", "", 405,
+       error("method_not_allowed", "DELETE is not for /v1/status, use GET")},
+      {"GET", "/v1/instances/gpu0.shared:drain", "", 405,
+       error("method_not_allowed", "GET is not for /v1/instances/gpu0.shared:drain, use POST")},
+      {"GET", "/v1/events?sinc=1", "", 400,
+       error("bad_request", R"(unknown parameter "sinc"; did you mean "since"?)")},
+      {"GET", "/v1/events?since=1x", "", 400,
+       error("bad_request", "parameter since must be a whole number: \"1x\"")},
+      {"GET", "/v1/events?follow=maybe", "", 400,
+       error("bad_request", "parameter follow must be 0 or 1: \"maybe\"")},
+      {"POST", "/v1/instances/gpu0.shared:restart", "{", 400,
+       error("bad_request", "the body must be a JSON object")},
+      {"POST", "/v1/instances/gpu0.shared:restart", R"({"forc":true})", 400,
+       error("bad_request", "unknown field \"forc\" in the body")},
+      {"POST", "/v1/instances/gpu0.shared:drain", R"({"force":true})", 400,
+       error("bad_request", "unknown field \"force\" in the body")},
+      {"POST", "/v1/instances/gpu0.shared:restart", R"({"force":1})", 400,
+       error("bad_request", "field \"force\" must be true or false")},
+  };
+  for (const auto& one : cases) {
+    CAPTURE(one.target);
+    const auto answer = reply(one.method, one.target, one.body);
+    CHECK(answer.status == one.status);
+    CHECK(answer.body == one.expected);
+  }
+  CHECK(agent.calls_.empty());
+  CHECK(reply("DELETE", "/v1/status").allow == "GET");
+}
+
+TEST_CASE_FIXTURE(Fixture, "verbs reach the agent") {
+  const auto done = reply("POST", "/v1/instances/gpu0.shared:drain", "{}");
+  CHECK(done.status == 202);
+  CHECK(done.body == R"({"instance":"gpu0.shared","message":"drain gpu0.shared: accepted"})");
+  reply("POST", "/v1/instances/gpu0.shared:undrain");
+  reply("POST", "/v1/instances/gpu0.shared:restart");
+  reply("POST", "/v1/instances/gpu0.shared:restart?force=1");
+  reply("POST", "/v1/instances/gpu0.shared:restart", R"({"force":true})");
+  CHECK(agent.calls_ == std::vector<std::string>{"drain gpu0.shared", "undrain gpu0.shared",
+                                                 "restart gpu0.shared", "restart gpu0.shared force",
+                                                 "restart gpu0.shared force"});
+  agent.refusal_ = VerbError{VerbError::Kind::conflict, "2 clients run; use --force"};
+  CHECK(reply("POST", "/v1/instances/gpu0.shared:restart").status == 409);
+  CHECK(reply("POST", "/v1/instances/gpu0.shared:restart").body ==
+        error("conflict", "2 clients run; use --force"));
+  agent.refusal_ = VerbError{VerbError::Kind::failed, "no"};
+  CHECK(reply("POST", "/v1/instances/gpu0.shared:drain").status == 500);
+  agent.refusal_ = VerbError{VerbError::Kind::not_found, "gone"};
+  CHECK(reply("POST", "/v1/instances/gpu0.shared:drain").status == 404);
+}
+
+TEST_CASE_FIXTURE(Fixture, "only root, ourselves and operators use verbs") {
+  const auto status = [this](std::optional<Peer> peer) {
+    return reply("POST", "/v1/instances/gpu0.shared:drain", "", std::move(peer)).status;
+  };
+  CHECK(status(Peer{9, 0, 0, {}}) == 202);
+  CHECK(status(Peer{9, geteuid(), 7, {}}) == 202);
+  CHECK(status(Peer{9, 4000000, 500, {}}) == 202);
+  CHECK(status(Peer{9, 4000000, 7, {8, 500}}) == 202);
+  CHECK(status(Peer{9, 4000000, 7, {8}}) == 403);
+  CHECK(status(std::nullopt) == 403);
+  CHECK(reply("POST", "/v1/instances/gpu0.shared:drain", "", std::nullopt).body ==
+        error("forbidden", "only root and operators may drain an instance"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "events by id, kind, instance and number") {
+  for (int i = 1; i <= 10; ++i) {
+    log->append(
+        test::event(i % 2 == 0 ? "even" : "odd", "", i > 8 ? "gpu1.shared" : "gpu0.shared"));
+  }
+  CHECK(ids(reply("GET", "/v1/events")) == Ids{3, 4, 5, 6, 7, 8, 9, 10});
+  CHECK(ids(reply("GET", "/v1/events?limit=2")) == Ids{9, 10});
+  CHECK(ids(reply("GET", "/v1/events?since=4&limit=2")) == Ids{5, 6});
+  CHECK(ids(reply("GET", "/v1/events?since=0&kind=even")) == Ids{4, 6, 8, 10});
+  CHECK(ids(reply("GET", "/v1/events?instance=gpu1.shared")) == Ids{9, 10});
+  CHECK(reply("GET", "/v1/events?since=10").body == "[]");
+  CHECK(reply("GET", "/v1/events?since=9").body ==
+        R"([{"data":{},"id":10,"instance":"gpu1.shared","kind":"even","message":"",)"
+        R"("time":"2026-11-20T10:00:00.000Z"}])");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a stream gives what was and what comes, each once") {
+  log->append(test::event("a", ""));
+  log->append(test::event("b", ""));
+  auto answer = ask("GET", "/v1/events?follow=1&since=1");
+  auto stream = std::get<std::unique_ptr<LineSource>>(std::move(answer));
+  int woken = 0;
+  stream->on_more([&woken] { ++woken; });
+  const auto line = [](int id, const std::string& kind) {
+    return R"({"data":{},"id":)" + std::to_string(id) + R"(,"instance":"gpu0.shared","kind":")" +
+           kind + R"(","message":"","time":"2026-11-20T10:00:00.000Z"})" + "\n";
+  };
+  CHECK(stream->take(1000) == line(2, "b"));
+  CHECK(stream->take(1000).empty());
+  log->append(test::event("c", ""));
+  log->append(test::event("d", ""));
+  CHECK(woken == 2);
+  CHECK(stream->take(1) == line(3, "c"));
+  CHECK(stream->take(1) == line(4, "d"));
+  CHECK(!stream->ended());
+}
+
+TEST_CASE_FIXTURE(Fixture, "a stream from now on, and one that begins too early") {
+  for (int i = 0; i < 10; ++i) log->append(test::event("a", ""));
+  auto now = std::get<std::unique_ptr<LineSource>>(ask("GET", "/v1/events?follow=1"));
+  CHECK(now->take(1000).empty());
+  EventStream early(*log, {"none", ""}, 0);
+  CHECK(early.take(1000) ==
+        R"({"kind":"events_missed","lastId":2,"message":"events 1 to 2 are no longer kept"})"
+        "\n");
+  CHECK(!early.ended());
+}
+
+TEST_CASE_FIXTURE(Fixture, "a reader that falls out of the ring is told so and ended") {
+  EventStream stream(*log, {}, 0);
+  log->append(test::event("a", ""));
+  CHECK(!stream.take(1000).empty());
+  for (int i = 0; i < 10; ++i) log->append(test::event("a", ""));
+  CHECK(
+      stream.take(1000) ==
+      R"({"kind":"stream_lagged","lastId":3,"message":"read too slowly, events 2 to 3 were missed"})"
+      "\n");
+  CHECK(stream.ended());
+  CHECK(stream.take(1000).empty());
+}
+
+TEST_CASE("targets") {
+  CHECK(!parse_target(""));
+  CHECK(!parse_target("v1"));
+  CHECK(!parse_target("/a?b=%0"));
+  CHECK(!parse_target("/a?b=%00"));
+  const auto target = parse_target("/a%20b?x=1%202&y&&z=");
+  REQUIRE(target);
+  CHECK(target->path == "/a%20b");
+  CHECK(target->query == decltype(target->query){{"x", "1 2"}, {"y", ""}, {"z", ""}});
+  CHECK(percent_encode("a b/c:d.e") == "a%20b%2Fc%3Ad.e");
+  CHECK(percent_decode(percent_encode("é%")) == "é%");
+}

@@ -1,0 +1,176 @@
+#include "api/json.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/text.h"
+
+namespace mps::api {
+
+namespace {
+
+using nlohmann::json;
+
+json text_or_null(const std::string& text) {
+  return text.empty() ? json(nullptr) : json(text);
+}
+
+template <typename T>
+json number_or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+json known_or_null(std::uint64_t value) {
+  return value == 0 ? json(nullptr) : json(value);
+}
+
+json compute_capability(const device::Device& device) {
+  if (!device.compute_capability_major || !device.compute_capability_minor) return nullptr;
+  return std::to_string(*device.compute_capability_major) + "." +
+         std::to_string(*device.compute_capability_minor);
+}
+
+json control_to_json(const std::optional<instance::ControlProcess>& control) {
+  if (!control) return nullptr;
+  return {{"pid", control->pid},
+          {"startedAt", format_time(control->started_at)},
+          {"adopted", control->adopted}};
+}
+
+json server_to_json(const std::optional<instance::Server>& server) {
+  if (!server) return nullptr;
+  return {{"pid", server->pid == 0 ? json(nullptr) : json(server->pid)},
+          {"uid", number_or_null(server->uid)},
+          {"status", instance::to_string(server->status)},
+          {"cause", text_or_null(server->cause)},
+          {"failedStarts", server->failed_starts}};
+}
+
+json channel_detail(const instance::ChannelView& channel) {
+  return {{"holder", number_or_null(channel.holder)},
+          {"holderName", text_or_null(channel.holder_name)},
+          {"detail", text_or_null(channel.detail)}};
+}
+
+json limits_to_json(const instance::Snapshot& snapshot) {
+  const auto& limits = snapshot.limits;
+  return {{"activeThreadPercentage", limits.active_thread_percentage},
+          {"pinnedDeviceMemoryMiB", number_or_null(limits.pinned_memory_mebibytes)},
+          {"clientPriority", limits.client_priority == 0 ? "normal" : "below-normal"},
+          {"confirmed", snapshot.limits_confirmed}};
+}
+
+}  // namespace
+
+json to_json(const Event& event) {
+  return {{"id", event.id},           {"time", format_time(event.time)},
+          {"kind", event.kind},       {"instance", event.instance},
+          {"message", event.message}, {"data", event.data}};
+}
+
+json to_json(const device::Device& device) {
+  return {{"uuid", device.uuid},
+          {"id", device.short_name()},
+          {"kind", device.kind == device::Kind::gpu ? "gpu" : "mig"},
+          {"index", device.index},
+          {"migIndex", number_or_null(device.mig_index)},
+          {"name", device.name},
+          {"pciBusId", text_or_null(device.pci_bus_id)},
+          {"memoryMiB", known_or_null(device.memory_mebibytes)},
+          {"reservedMemoryMiB", device.reserved_memory_mebibytes},
+          {"smCount", known_or_null(device.sm_count)},
+          {"computeCapability", compute_capability(device)},
+          {"computeMode",
+           device.compute_mode ? json(device::to_string(*device.compute_mode)) : json(nullptr)},
+          {"migEnabled", device.mig_enabled},
+          {"declared", device.declared},
+          {"mpsCapable", device.not_capable.empty()},
+          {"notCapableBecause", text_or_null(device.not_capable)},
+          {"error", text_or_null(device.error)}};
+}
+
+json to_json(const device::Inventory& inventory) {
+  auto list = json::array();
+  for (const auto& device : inventory.devices) list.push_back(to_json(device));
+  return list;
+}
+
+json to_json(const instance::Snapshot& snapshot) {
+  return {
+      {"id", snapshot.id},
+      {"device", snapshot.device},
+      {"domain", snapshot.domain},
+      {"state", instance::to_string(snapshot.state)},
+      {"stateSince", format_time(snapshot.state_since)},
+      {"control", control_to_json(snapshot.control)},
+      {"server", server_to_json(snapshot.server)},
+      {"channel", instance::to_string(snapshot.channel.state)},
+      {"channelDetail", channel_detail(snapshot.channel)},
+      {"restarts", snapshot.restarts},
+      {"gate", instance::to_string(snapshot.gate)},
+      {"bypass", instance::to_string(snapshot.bypass)},
+      {"limits", limits_to_json(snapshot)},
+      {"limitsDrifted", snapshot.limits_drifted},
+      {"clients", snapshot.clients.size()},
+      {"lastError", text_or_null(snapshot.last_error)},
+      {"pipeDirectory", snapshot.pipe_directory},
+      {"unknownLogLines", snapshot.unknown_log_lines},
+      {"nextStart", snapshot.next_start ? json(format_time(*snapshot.next_start)) : json(nullptr)},
+      {"serverStatusKnown", snapshot.server_status_known}};
+}
+
+json to_json(const AgentStatus& status) {
+  return {{"version", status.version},
+          {"pid", status.pid},
+          {"startedAt", format_time(status.started_at)},
+          {"ready", status.ready},
+          {"notReadyBecause", text_or_null(status.not_ready_because)},
+          {"runDirectory", status.run_directory},
+          {"stateDirectory", status.state_directory}};
+}
+
+std::vector<json> clients_to_json(const instance::Snapshot& snapshot) {
+  std::vector<json> list;
+  for (const auto& client : snapshot.clients) {
+    list.push_back({{"instance", snapshot.id},
+                    {"pid", client.pid},
+                    {"uid", client.uid},
+                    {"command", client.command},
+                    {"since", format_time(client.since)},
+                    {"connected", client.connected},
+                    {"adopted", client.adopted}});
+  }
+  return list;
+}
+
+json status_to_json(const Agent& agent, const EventLog& log) {
+  auto status = to_json(agent.status());
+  const auto inventory = agent.inventory();
+  std::size_t clients = 0;
+  auto states = json::object();
+  auto errors = json::array();
+  const auto instances = agent.instances();
+  for (const auto& instance : instances) {
+    clients += instance.clients.size();
+    const std::string state = instance::to_string(instance.state);
+    states[state] = states.value(state, 0) + 1;
+    if (instance.last_error.empty()) continue;
+    errors.push_back({{"instance", instance.id}, {"message", instance.last_error}});
+  }
+  status["driverVersion"] = text_or_null(inventory.driver_version);
+  status["devices"] = inventory.devices.size();
+  status["devicesError"] = text_or_null(inventory.error);
+  status["instances"] = instances.size();
+  status["instancesByState"] = states;
+  status["clients"] = clients;
+  status["lastErrors"] = errors;
+  status["lastEventId"] = log.last_id();
+  status["journalWriteErrors"] = log.write_errors();
+  return status;
+}
+
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+}  // namespace mps::api

@@ -1,0 +1,29 @@
+// What the API shows, as JSON: camelCase fields, null for what is not there or not known. Pure.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "api/agent.h"
+#include "api/event_log.h"
+#include "device/device.h"
+#include "instance/snapshot.h"
+
+namespace mps::api {
+
+nlohmann::json to_json(const device::Device& device);
+nlohmann::json to_json(const device::Inventory& inventory);  // an array: the devices
+nlohmann::json to_json(const instance::Snapshot& snapshot);
+nlohmann::json to_json(const AgentStatus& status);
+
+// The clients of one instance, each with the instance's id.
+std::vector<nlohmann::json> clients_to_json(const instance::Snapshot& snapshot);
+
+// GET /v1/status: the agent, and a summary of everything else.
+nlohmann::json status_to_json(const Agent& agent, const EventLog& log);
+
+// On one line. Text that is no UTF-8 (a process may have any name) is mended, not an error.
+std::string dump(const nlohmann::json& json);
+
+}  // namespace mps::api

@@ -1,0 +1,110 @@
+#include "api/metrics.h"
+
+#include <array>
+#include <cstdio>
+#include <functional>
+#include <string_view>
+
+namespace mps::api {
+
+namespace {
+
+using instance::ChannelState;
+using instance::Snapshot;
+using instance::State;
+
+constexpr std::array k_states{State::stopped,    State::starting, State::ready,  State::faulted,
+                              State::recovering, State::backoff,  State::failed, State::draining};
+constexpr std::array k_channels{ChannelState::ok, ChannelState::busy, ChannelState::blocked,
+                                ChannelState::unanswered};
+
+std::string escaped(std::string_view value) {
+  std::string out;
+  for (const char character : value) {
+    if (character == '\n') {
+      out += "\\n";
+      continue;
+    }
+    if (character == '\\' || character == '"') out.push_back('\\');
+    out.push_back(character);
+  }
+  return out;
+}
+
+class Exposition {
+ public:
+  void family(std::string_view name, std::string_view type, std::string_view help) {
+    name_ = "mps_supervisor_" + std::string(name);
+    text_ += "# HELP " + name_ + " " + std::string(help) + "\n";
+    text_ += "# TYPE " + name_ + " " + std::string(type) + "\n";
+  }
+  void sample(const std::string& labels, std::uint64_t value) {
+    text_ +=
+        name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + std::to_string(value) + "\n";
+  }
+  std::string take() { return std::move(text_); }
+
+ private:
+  std::string name_;
+  std::string text_;
+};
+
+std::string label(std::string_view name, std::string_view value) {
+  return std::string(name) + "=\"" + escaped(value) + "\"";
+}
+
+std::string labels_of(const Snapshot& instance) {
+  return label("device", instance.device) + "," + label("domain", instance.domain);
+}
+
+// One sample per instance and value of an enumeration: 1 for the value that holds.
+template <typename Enumeration, std::size_t N>
+void one_hot(Exposition& out, const std::vector<Snapshot>& instances, std::string_view name,
+             const std::array<Enumeration, N>& values, Enumeration (*value_of)(const Snapshot&)) {
+  for (const auto& instance : instances) {
+    for (const auto value : values) {
+      out.sample(labels_of(instance) + "," + label(name, instance::to_string(value)),
+                 value == value_of(instance) ? 1 : 0);
+    }
+  }
+}
+
+void per_instance(Exposition& out, const std::vector<Snapshot>& instances,
+                  std::uint64_t (*value_of)(const Snapshot&)) {
+  for (const auto& instance : instances) out.sample(labels_of(instance), value_of(instance));
+}
+
+}  // namespace
+
+std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot>& instances,
+                           const JournalCounts& journal) {
+  Exposition out;
+  out.family("build_info", "gauge", "The version of the supervisor; always 1.");
+  out.sample(label("version", status.version), 1);
+  out.family("ready", "gauge", "1 if every capable device has an instance that serves.");
+  out.sample("", status.ready ? 1 : 0);
+  out.family("instance_state", "gauge", "1 for the state that the instance is in.");
+  one_hot<State>(out, instances, "state", k_states,
+                 [](const Snapshot& instance) { return instance.state; });
+  out.family("channel_state", "gauge", "1 for the state of the instance's command channel.");
+  one_hot<ChannelState>(out, instances, "state", k_channels,
+                        [](const Snapshot& instance) { return instance.channel.state; });
+  out.family("instance_clients", "gauge", "Processes that are clients of the instance.");
+  per_instance(out, instances,
+               [](const Snapshot& instance) -> std::uint64_t { return instance.clients.size(); });
+  out.family("instance_restarts_total", "counter",
+             "Control daemons started again after one that was ready.");
+  per_instance(out, instances, [](const Snapshot& instance) { return instance.restarts; });
+  out.family("limits_drifted_total", "counter", "Limits found changed by somebody else.");
+  per_instance(out, instances, [](const Snapshot& instance) { return instance.limits_drifted; });
+  out.family("unknown_log_lines_total", "counter",
+             "Lines of the daemon's log with unknown wording.");
+  per_instance(out, instances, [](const Snapshot& instance) { return instance.unknown_log_lines; });
+  out.family("events_total", "counter", "Events recorded in the life of the journal.");
+  out.sample("", journal.events);
+  out.family("journal_write_errors_total", "counter", "Writes to the journal that failed.");
+  out.sample("", journal.write_errors);
+  return out.take();
+}
+
+}  // namespace mps::api

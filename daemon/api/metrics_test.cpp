@@ -1,0 +1,130 @@
+#include "api/metrics.h"
+
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+
+#include "api/test_support.h"
+
+using namespace mps::api;
+using mps::api::test::Reactor;
+using mps::api::test::Socket;
+using mps::api::test::TempDir;
+
+namespace {
+
+std::string get(std::uint16_t port, const std::string& path) {
+  mps::UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  REQUIRE(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0);
+  Socket socket(std::move(fd));
+  socket.send("GET " + path + " HTTP/1.1\r\nConnection: close\r\n\r\n");
+  return socket.receive();
+}
+
+}  // namespace
+
+TEST_CASE("the metrics, whole") {
+  auto instance = test::sample_instance();
+  instance.domain = "ns-\"a\\b\n";
+  instance.limits_drifted = 3;
+  instance.unknown_log_lines = 4;
+  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}) ==
+        R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
+# TYPE mps_supervisor_build_info gauge
+mps_supervisor_build_info{version="0.1.0"} 1
+# HELP mps_supervisor_ready 1 if every capable device has an instance that serves.
+# TYPE mps_supervisor_ready gauge
+mps_supervisor_ready 0
+# HELP mps_supervisor_instance_state 1 for the state that the instance is in.
+# TYPE mps_supervisor_instance_state gauge
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="stopped"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="starting"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="ready"} 1
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="faulted"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="recovering"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="backoff"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="failed"} 0
+mps_supervisor_instance_state{device="GPU-0a",domain="ns-\"a\\b\n",state="draining"} 0
+# HELP mps_supervisor_channel_state 1 for the state of the instance's command channel.
+# TYPE mps_supervisor_channel_state gauge
+mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="ok"} 1
+mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="busy"} 0
+mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="blocked"} 0
+mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="unanswered"} 0
+# HELP mps_supervisor_instance_clients Processes that are clients of the instance.
+# TYPE mps_supervisor_instance_clients gauge
+mps_supervisor_instance_clients{device="GPU-0a",domain="ns-\"a\\b\n"} 1
+# HELP mps_supervisor_instance_restarts_total Control daemons started again after one that was ready.
+# TYPE mps_supervisor_instance_restarts_total counter
+mps_supervisor_instance_restarts_total{device="GPU-0a",domain="ns-\"a\\b\n"} 2
+# HELP mps_supervisor_limits_drifted_total Limits found changed by somebody else.
+# TYPE mps_supervisor_limits_drifted_total counter
+mps_supervisor_limits_drifted_total{device="GPU-0a",domain="ns-\"a\\b\n"} 3
+# HELP mps_supervisor_unknown_log_lines_total Lines of the daemon's log with unknown wording.
+# TYPE mps_supervisor_unknown_log_lines_total counter
+mps_supervisor_unknown_log_lines_total{device="GPU-0a",domain="ns-\"a\\b\n"} 4
+# HELP mps_supervisor_events_total Events recorded in the life of the journal.
+# TYPE mps_supervisor_events_total counter
+mps_supervisor_events_total 17
+# HELP mps_supervisor_journal_write_errors_total Writes to the journal that failed.
+# TYPE mps_supervisor_journal_write_errors_total counter
+mps_supervisor_journal_write_errors_total 5
+)");
+}
+
+TEST_CASE("addresses to listen on") {
+  const auto text = [](const std::string& given) {
+    const auto address = parse_listen_address(given);
+    return address ? address->host + " " + std::to_string(address->port) : address.error().message;
+  };
+  CHECK(text("127.0.0.1:9464") == "127.0.0.1 9464");
+  CHECK(text("localhost:1") == "127.0.0.1 1");
+  CHECK(text(":9464") == "0.0.0.0 9464");
+  CHECK(text("[::1]:9464") == "::1 9464");
+  CHECK(text("9464") == "metricsListen: must be ADDRESS:PORT: \"9464\"");
+  CHECK(text("127.0.0.1:94640") ==
+        "metricsListen: the port must be a number up to 65535: \"127.0.0.1:94640\"");
+  CHECK(text("example.org:80") ==
+        "metricsListen: the address must be numeric, such as 127.0.0.1:9464 or [::1]:9464: "
+        "\"example.org:80\"");
+}
+
+TEST_CASE("health over TCP") {
+  const TempDir directory;
+  test::FakeAgent agent;
+  const auto log = std::move(EventLog::open({directory.path(), 16, 1 << 20}).value());
+  Reactor reactor;
+  auto server = std::move(
+      reactor
+          .run([&] { return MetricsServer::open(reactor.executor(), "127.0.0.1:0", agent, *log); })
+          .value());
+  const auto response = [](const std::string& status, const std::string& body) {
+    return "HTTP/1.1 " + status + "\r\nContent-Type: text/plain; charset=utf-8\r\n" +
+           "Connection: close\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" +
+           body;
+  };
+  CHECK(get(server->port(), "/healthz") == response("200 OK", "ok\n"));
+  CHECK(get(server->port(), "/readyz") == response("200 OK", "ok\n"));
+  reactor.run([&] {
+    agent.status_.ready = false;
+    agent.status_.not_ready_because = "gpu0.shared is failed";
+  });
+  CHECK(get(server->port(), "/readyz") ==
+        response("503 Service Unavailable", "gpu0.shared is failed\n"));
+  CHECK(get(server->port(), "/metrics")
+            .find("\r\nContent-Type: text/plain; version=0.0.4; "
+                  "charset=utf-8\r\n") != std::string::npos);
+  CHECK(get(server->port(), "/v1/status").starts_with("HTTP/1.1 404 Not Found\r\n"));
+
+  const auto taken = "127.0.0.1:" + std::to_string(server->port());
+  const auto second =
+      reactor.run([&] { return MetricsServer::open(reactor.executor(), taken, agent, *log); });
+  REQUIRE(!second);
+  CHECK(second.error().message == "listen on " + taken + ": Address already in use");
+  reactor.run([&] { server.reset(); });
+  reactor.finish();
+}

@@ -1,0 +1,86 @@
+#include <doctest/doctest.h>
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cctype>
+#include <set>
+#include <string>
+
+#include "api/api.h"
+#include "api/metrics.h"
+
+using namespace mps::api;
+
+namespace {
+
+using Lines = std::set<std::string>;
+
+// "GET /v1/events ?follow ?kind": what can be asked, in one line for each operation.
+void describe(Lines& lines, std::string_view method, const std::string& path, Lines parameters) {
+  std::string line = std::string(method) + " " + path;
+  for (const auto& name : parameters) line += " ?" + name;
+  lines.insert(line);
+}
+
+void described_by_routes(Lines& lines, const std::vector<RouteInfo>& routes) {
+  for (const auto& route : routes) {
+    describe(lines, route.method, std::string(route.path),
+             Lines(route.parameters.begin(), route.parameters.end()));
+  }
+}
+
+Lines described_by_document() {
+  Lines lines;
+  const auto document = YAML::LoadFile(MPS_OPENAPI_FILE);
+  for (const auto& path : document["paths"]) {
+    for (const auto& operation : path.second) {
+      auto method = operation.first.as<std::string>();
+      if (method != "get" && method != "post") continue;
+      std::transform(method.begin(), method.end(), method.begin(),
+                     [](char c) { return static_cast<char>(std::toupper(c)); });
+      Lines parameters;
+      for (const auto& parameter : operation.second["parameters"]) {
+        if (parameter["in"].as<std::string>() != "query") continue;
+        parameters.insert(parameter["name"].as<std::string>());
+      }
+      describe(lines, method, path.first.as<std::string>(), parameters);
+    }
+  }
+  return lines;
+}
+
+}  // namespace
+
+TEST_CASE("docs/openapi.yaml has the routes that there are, and no others") {
+  Lines routes;
+  described_by_routes(routes, Api::routes());
+  described_by_routes(routes, MetricsServer::routes());
+  CHECK(routes.size() == 12);
+  CHECK(described_by_document() == routes);
+}
+
+TEST_CASE("docs/openapi.yaml refers only to what it has") {
+  const auto document = YAML::LoadFile(MPS_OPENAPI_FILE);
+  CHECK(document["openapi"].as<std::string>() == "3.1.0");
+  CHECK(document["info"]["version"].as<std::string>() == MPS_VERSION);
+  Lines references;
+  const auto collect = [&references](const auto& self, const YAML::Node& node) -> void {
+    if (node.IsSequence()) {
+      for (const auto& element : node) self(self, element);
+    } else if (node.IsMap()) {
+      for (const auto& entry : node) {
+        if (entry.first.as<std::string>() == "$ref")
+          references.insert(entry.second.as<std::string>());
+        self(self, entry.second);
+      }
+    }
+  };
+  collect(collect, document);
+  CHECK(references.size() > 5);
+  for (const auto& reference : references) {
+    CAPTURE(reference);
+    const auto slash = reference.rfind('/');
+    const auto kind = reference.substr(13, slash - 13);  // behind "#/components/"
+    CHECK(document["components"][kind][reference.substr(slash + 1)].IsMap());
+  }
+}
