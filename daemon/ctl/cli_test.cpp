@@ -1,0 +1,255 @@
+#include "ctl/cli.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <streambuf>
+#include <thread>
+
+#include "api/server.h"
+#include "api/test_support.h"
+#include "ctl/client.h"
+
+using namespace mps::api;
+using mps::api::test::Reactor;
+using mps::api::test::TempDir;
+using mps::api::test::wait_until;
+
+namespace {
+
+struct Result {
+  int status = 0;
+  std::string out;
+  std::string err;
+};
+
+Result run(std::vector<std::string> arguments) {
+  std::ostringstream out;
+  std::ostringstream err;
+  const int status = mps::ctl::run(arguments, out, err);
+  return {status, out.str(), err.str()};
+}
+
+// A stream that another thread may look into.
+class SharedStream : public std::streambuf {
+ public:
+  std::string text() {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+
+ protected:
+  std::streamsize xsputn(const char* data, std::streamsize size) override {
+    const std::lock_guard lock(mutex_);
+    text_.append(data, static_cast<std::size_t>(size));
+    return size;
+  }
+  int_type overflow(int_type character) override {
+    const std::lock_guard lock(mutex_);
+    text_.push_back(static_cast<char>(character));
+    return character;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::string text_;
+};
+
+struct Fixture {
+  Fixture() {
+    log = std::move(EventLog::open({directory.path(), 16, 1 << 20}).value());
+    server = std::move(reactor
+                           .run([this] {
+                             return Server::open(reactor.executor(), {path, {}, {}}, agent, *log);
+                           })
+                           .value());
+  }
+  ~Fixture() {
+    stop();
+    reactor.finish();
+  }
+  void stop() {
+    reactor.run([this] { server.reset(); });
+  }
+  void append(const std::string& kind) {
+    reactor.run([&] { log->append(test::event(kind, "message")); });
+  }
+  Result ctl(std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), {"--socket", path.string()});
+    return run(std::move(arguments));
+  }
+
+  TempDir directory;
+  std::filesystem::path path = directory.path() / "s.sock";
+  mps::api::test::FakeAgent agent;
+  std::unique_ptr<EventLog> log;
+  Reactor reactor;
+  std::unique_ptr<Server> server;
+};
+
+}  // namespace
+
+TEST_CASE("a supervisor that is not there") {
+  const auto result = run({"--socket", "/nonexistent/s.sock", "status"});
+  CHECK(result.status == 3);
+  CHECK(result.out.empty());
+  CHECK(
+      result.err ==
+      "mps-ctl: cannot reach the supervisor at /nonexistent/s.sock: No such file or directory; is "
+      "mps-supervisor running? (try: systemctl status mps-supervisor, mps-ctl doctor)\n");
+  CHECK(run({"events", "--follow", "--socket", "/nonexistent/s.sock"}).status == 3);
+  CHECK(run({"clients", "--watch", "--socket", "/nonexistent/s.sock"}).status == 3);
+  CHECK(run({"restart", "x", "--socket", "/nonexistent/s.sock"}).status == 3);
+  const auto far = run({"--socket", "/" + std::string(200, 'x'), "status"});
+  CHECK(far.status == 3);
+  CHECK(far.err.find(": a socket's path has 1 to 107 bytes\n") != std::string::npos);
+  const auto version = run({"--socket", "/nonexistent/s.sock", "version"});
+  CHECK(version.status == 0);
+  CHECK(version.out == "mps-ctl " MPS_VERSION "\nmps-supervisor not reachable\n");
+}
+
+TEST_CASE("a supervisor that does not answer") {
+  const TempDir directory;
+  const auto path = directory.path() / "s.sock";
+  const mps::UniqueFd listening(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  REQUIRE(::bind(listening.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+          0);
+  REQUIRE(::listen(listening.get(), 4) == 0);
+  mps::ctl::Client client(path, std::chrono::milliseconds(50));
+  const auto response = client.request("GET", "/v1/status");
+  REQUIRE(!response);
+  CHECK(response.error().message ==
+        "the supervisor at " + path.string() + " does not answer: no answer in time");
+  const auto stream = client.follow("/v1/events?follow=1", [](const std::string&) {});
+  REQUIRE(!stream);
+  CHECK(stream.error().message == response.error().message);
+}
+
+TEST_CASE("wrong usage") {
+  const auto none = run({});
+  CHECK(none.status == 2);
+  CHECK(none.err == "mps-ctl: A subcommand is required\nRun mps-ctl --help for usage.\n");
+  CHECK(run({"statsu"}).status == 2);
+  CHECK(run({"drain"}).status == 2);
+  CHECK(run({"-o", "xml", "status"}).status == 2);
+  CHECK(run({"events", "--since", "x"}).status == 2);
+  CHECK(run({"events", "--retry"}).status == 2);
+  CHECK(run({"completion", "tcsh"}).status == 2);
+  const auto help = run({"--help"});
+  CHECK(help.status == 0);
+  CHECK(help.out.find("Exit status: 0 done, 1 failed, 2 wrong usage, 3 the supervisor is not "
+                      "reachable.") != std::string::npos);
+  CHECK(run({"events", "--help"}).status == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "lists and single things") {
+  CHECK(ctl({"status"}).out.find("\nready\ndevices    0\ninstances  1 (1 ready)\nclients    1\n") !=
+        std::string::npos);
+  CHECK(ctl({"instances"}).out.find("gpu0.shared  ready") != std::string::npos);
+  CHECK(ctl({"instances", "-o", "wide"}).out.find("/run/mps/gpu0.shared/open/pipe") !=
+        std::string::npos);
+  CHECK(ctl({"devices"}).out == "ID  UUID  NAME  MEMORY  SMS  CC  MPS  ERROR\n");
+  CHECK(ctl({"clients", "-o", "json"}).out ==
+        "[\n  {\n    \"adopted\": false,\n    \"command\": \"train\",\n    \"connected\": true,\n"
+        "    \"instance\": \"gpu0.shared\",\n    \"pid\": 100,\n"
+        "    \"since\": \"2026-11-20T10:00:01.000Z\",\n    \"uid\": 1000\n  }\n]\n");
+  CHECK(ctl({"clients", "-o", "yaml"}).out ==
+        "- adopted: false\n  command: train\n  connected: true\n  instance: gpu0.shared\n"
+        "  pid: 100\n  since: 2026-11-20T10:00:01.000Z\n  uid: 1000\n");
+  CHECK(ctl({"-o", "json", "devices"}).out == "[]\n");
+  CHECK(ctl({"version", "-o", "json"}).out == "{\n  \"client\": \"" MPS_VERSION
+                                              "\",\n  \"supervisor\": \"0.1.0\"\n}\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "verbs say what was accepted, or why not") {
+  const auto done = ctl({"restart", "gpu0.shared", "--force"});
+  CHECK(done.status == 0);
+  CHECK(done.out == "restart gpu0.shared force: accepted\n");
+  CHECK(ctl({"drain", "gpu0.shared"}).out == "drain gpu0.shared: accepted\n");
+  CHECK(ctl({"undrain", "gpu0.shared", "-o", "yaml"}).out ==
+        "instance: gpu0.shared\nmessage: \"undrain gpu0.shared: accepted\"\n");
+  const auto unknown = ctl({"drain", "gpu0.sharde"});
+  CHECK(unknown.status == 1);
+  CHECK(unknown.err == "mps-ctl: no instance \"gpu0.sharde\"; did you mean \"gpu0.shared\"?\n");
+  reactor.run([this] { agent.refusal_ = VerbError{VerbError::Kind::conflict, "a client runs"}; });
+  const auto refused = ctl({"restart", "gpu0.shared"});
+  CHECK(refused.status == 1);
+  CHECK(refused.err == "mps-ctl: a client runs\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "events") {
+  append("one");
+  append("two");
+  CHECK(ctl({"events", "--kind", "two"}).out ==
+        "2026-11-20T10:00:00.000Z gpu0.shared   two                 message\n");
+  CHECK(ctl({"events", "--since", "1", "-o", "json"}).out.find("\"id\": 2") != std::string::npos);
+  CHECK(ctl({"events", "--instance", "gpu9.shared"}).out.empty());
+}
+
+TEST_CASE_FIXTURE(Fixture, "events are followed until the supervisor goes") {
+  append("one");
+  SharedStream seen;
+  std::ostream out(&seen);
+  std::ostringstream err;
+  int status = -1;
+  std::thread follower([&] {
+    status = mps::ctl::run({"events", "--follow", "--since", "0", "-o", "json", "--socket", path},
+                           out, err);
+  });
+  CHECK(wait_until([&] { return seen.text().find(R"("kind":"one")") != std::string::npos; }));
+  append("two");
+  CHECK(wait_until([&] { return seen.text().find(R"("kind":"two")") != std::string::npos; }));
+  stop();
+  follower.join();
+  CHECK(status == 3);
+  CHECK(err.str() == "mps-ctl: the supervisor at " + path.string() + " has ended the stream\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "clients are watched until the supervisor goes") {
+  SharedStream seen;
+  std::ostream out(&seen);
+  std::ostringstream err;
+  int status = -1;
+  std::thread watcher([&] {
+    status = mps::ctl::run({"clients", "--watch", "--socket", path}, out, err);
+  });
+  CHECK(wait_until([&] { return seen.text().find("train") != std::string::npos; }));
+  reactor.run([this] { agent.instances_[0].clients[0].command = "infer"; });
+  CHECK(wait_until([&] { return seen.text().find("infer") != std::string::npos; }));
+  stop();
+  watcher.join();
+  CHECK(status == 3);
+}
+
+TEST_CASE("doctor refuses settings that it cannot read") {
+  const auto missing = run({"doctor", "--config", "/nonexistent/x.yaml"});
+  CHECK(missing.status == 1);
+  CHECK(missing.err == "mps-ctl: cannot read /nonexistent/x.yaml\n");
+}
+
+TEST_CASE("completion scripts") {
+  const TempDir directory;
+  const auto bash = run({"completion", "bash"});
+  REQUIRE(bash.status == 0);
+  const auto file = directory.path() / "completion.bash";
+  std::ofstream(file) << bash.out
+                      << "COMP_WORDS=(mps-ctl events --fol); COMP_CWORD=2; _mps_ctl\n"
+                         "[ \"${COMPREPLY[*]}\" = --follow ] || exit 1\n"
+                         "COMP_WORDS=(mps-ctl -o y); COMP_CWORD=2; _mps_ctl\n"
+                         "[ \"${COMPREPLY[*]}\" = yaml ] || exit 2\n"
+                         "COMP_WORDS=(mps-ctl un); COMP_CWORD=1; _mps_ctl\n"
+                         "[ \"${COMPREPLY[*]}\" = undrain ] || exit 3\n";
+  CHECK(std::system(("bash " + file.string()).c_str()) == 0);  // NOLINT(concurrency-mt-unsafe)
+  CHECK(run({"completion", "zsh"}).out.starts_with("#compdef mps-ctl\n"));
+  const auto fish = run({"completion", "fish"}).out;
+  CHECK(fish.find("complete -c mps-ctl -n __fish_use_subcommand -a drain -d 'Let no newcomers in; "
+                  "running clients may finish'\n") != std::string::npos);
+  CHECK(fish.find("complete -c mps-ctl -n '__fish_seen_subcommand_from events' -l follow\n") !=
+        std::string::npos);
+}

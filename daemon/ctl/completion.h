@@ -1,0 +1,22 @@
+// Completion scripts for shells, made from what the command line knows. Pure.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace mps::ctl {
+
+struct CommandInfo {
+  std::string name;
+  std::string description;
+  std::vector<std::string> options;  // "--follow"
+  bool takes_instance = false;       // as an argument
+};
+
+// None: no such shell; bash, zsh and fish are.
+std::optional<std::string> completion_script(std::string_view shell,
+                                             const std::vector<CommandInfo>& commands);
+
+}  // namespace mps::ctl

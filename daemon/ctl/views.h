@@ -1,0 +1,24 @@
+// The supervisor's JSON as text for a person. Pure, and tolerant: a field that is missing, since
+// the supervisor is of another version, shows as "-".
+#pragma once
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace mps::ctl {
+
+using SystemTime = std::chrono::system_clock::time_point;
+
+std::string status_text(const nlohmann::json& status, SystemTime now);
+std::string devices_text(const nlohmann::json& devices, bool wide);
+std::string instances_text(const nlohmann::json& instances, bool wide, SystemTime now);
+std::string clients_text(const nlohmann::json& clients, bool wide, SystemTime now);
+std::string event_line(const nlohmann::json& event, bool wide);
+
+// "12s", "5m", "3h", "2d" since a time of the API; "-" where it is none.
+std::string age(const nlohmann::json& time, SystemTime now);
+
+std::string to_yaml(const nlohmann::json& value);
+
+}  // namespace mps::ctl

@@ -1,0 +1,159 @@
+#include "ctl/views.h"
+
+#include <doctest/doctest.h>
+#include <yaml-cpp/yaml.h>
+
+#include "base/text.h"
+
+using namespace mps::ctl;
+using nlohmann::json;
+
+namespace {
+
+SystemTime now() {
+  return mps::parse_time("2026-11-20T12:00:00.000Z").value();
+}
+
+json instance() {
+  return json::parse(R"({
+    "id": "gpu0.shared", "device": "GPU-0a", "domain": "shared", "state": "ready",
+    "stateSince": "2026-11-20T11:59:30.000Z",
+    "control": {"pid": 41, "startedAt": "2026-11-20T09:59:59.500Z", "adopted": true},
+    "server": {"pid": null, "uid": 1000, "status": "startFailed", "cause": "805",
+               "failedStarts": 5},
+    "channel": "blocked",
+    "channelDetail": {"holder": 77, "holderName": "nc", "detail": "silent on control"},
+    "restarts": 2, "gate": "direct", "bypass": "open",
+    "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 10240,
+               "clientPriority": "normal", "confirmed": true},
+    "limitsDrifted": 0, "clients": 1, "lastError": null,
+    "pipeDirectory": "/run/mps/gpu0.shared/open/pipe", "unknownLogLines": 0,
+    "nextStart": null, "serverStatusKnown": false})");
+}
+
+}  // namespace
+
+TEST_CASE("instances") {
+  auto second = instance();
+  second["id"] = "gpu1.shared";
+  second["control"] = nullptr;
+  second["server"] = nullptr;
+  second["channel"] = "ok";
+  second["channelDetail"] = {{"holder", nullptr}, {"holderName", nullptr}, {"detail", nullptr}};
+  second["limits"]["activeThreadPercentage"] = 12.5;
+  second["limits"]["pinnedDeviceMemoryMiB"] = nullptr;
+  second["limits"]["confirmed"] = false;
+  second["lastError"] = "no program\nat all";
+  CHECK(instances_text({instance(), second}, false, now()) ==
+        "ID           STATE  AGE  CONTROL       SERVER             CHANNEL             CLIENTS  "
+        "RESTARTS  LIMITS                               LAST ERROR\n"
+        "gpu0.shared  ready  30s  41 (adopted)  startFailed (805)  blocked by 77 (nc)  1        "
+        "2         25% 10Gi                             -\n"
+        "gpu1.shared  ready  30s  -             -                  ok                  1        "
+        "2         12.5% no memory limit (unconfirmed)  no program\\x0aat all\n");
+  CHECK(instances_text(json::array({instance()}), true, now()) ==
+        "ID           STATE  AGE  CONTROL       SERVER             CHANNEL             CLIENTS  "
+        "RESTARTS  LIMITS    DEVICE  DOMAIN  GATE    BYPASS  PIPE                            "
+        "LAST ERROR\n"
+        "gpu0.shared  ready  30s  41 (adopted)  startFailed (805)  blocked by 77 (nc)  1        "
+        "2         25% 10Gi  GPU-0a  shared  direct  open    /run/mps/gpu0.shared/open/pipe  "
+        "-\n");
+}
+
+TEST_CASE("devices") {
+  const auto device = json::parse(R"({
+    "uuid": "GPU-1", "id": "gpu0", "kind": "gpu", "index": 0, "migIndex": null,
+    "name": "NVIDIA H200", "pciBusId": null, "memoryMiB": 144384, "reservedMemoryMiB": 512,
+    "smCount": 132, "computeCapability": "9.0", "computeMode": "default", "migEnabled": true,
+    "declared": false, "mpsCapable": false, "notCapableBecause": "is a MIG parent", "error": null})");
+  CHECK(devices_text(json::array({device}), false) ==
+        "ID    UUID   NAME         MEMORY  SMS  CC   MPS                  ERROR\n"
+        "gpu0  GPU-1  NVIDIA H200  141Gi   132  9.0  no: is a MIG parent  -\n");
+  CHECK(devices_text(json::array({device}), true) ==
+        "ID    UUID   NAME         MEMORY  RESERVED  SMS  CC   PCI  COMPUTE MODE  MIG  DECLARED  "
+        "MPS                  ERROR\n"
+        "gpu0  GPU-1  NVIDIA H200  141Gi   512Mi     132  9.0  -    default       yes  no        "
+        "no: is a MIG parent  -\n");
+}
+
+TEST_CASE("clients") {
+  const auto client = json::parse(R"({"instance": "gpu0.shared", "pid": 100, "uid": 1000,
+    "command": "train", "since": "2026-11-20T09:00:00.000Z", "connected": false,
+    "adopted": true})");
+  CHECK(clients_text(json::array({client}), false, now()) ==
+        "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED\n"
+        "gpu0.shared  100  1000  train    3h   no\n");
+  CHECK(clients_text(json::array({client}), true, now()) ==
+        "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED  ADOPTED  SINCE\n"
+        "gpu0.shared  100  1000  train    3h   no         yes      2026-11-20T09:00:00.000Z\n");
+}
+
+TEST_CASE("status") {
+  auto status = json::parse(R"({
+    "version": "0.1.0", "pid": 12, "startedAt": "2026-11-18T09:00:00.000Z", "ready": false,
+    "notReadyBecause": "gpu1.shared is failed", "runDirectory": "/run/mps",
+    "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": "550.163.01", "devices": 2,
+    "devicesError": null, "instances": 2, "instancesByState": {"failed": 1, "ready": 1},
+    "clients": 3, "lastErrors": [{"instance": "gpu1.shared", "message": "no program"}],
+    "lastEventId": 1, "journalWriteErrors": 4})");
+  CHECK(status_text(status, now()) ==
+        "mps-supervisor 0.1.0, pid 12, up 2d\n"
+        "not ready: gpu1.shared is failed\n"
+        "driver     550.163.01\n"
+        "devices    2\n"
+        "instances  2 (1 failed, 1 ready)\n"
+        "clients    3\n"
+        "journal    4 writes failed\n"
+        "gpu1.shared: no program\n");
+  status = json::parse(R"({"version": "0.1.0", "pid": 12, "ready": true, "instances": 0,
+    "instancesByState": {}, "devices": 0, "devicesError": "NVML: not there"})");
+  CHECK(status_text(status, now()) ==
+        "mps-supervisor 0.1.0, pid 12, up -\n"
+        "ready\n"
+        "devices    0\n"
+        "           NVML: not there\n"
+        "instances  0\n");
+}
+
+TEST_CASE("events are a line each") {
+  const auto event = json::parse(R"({"id": 7, "time": "2026-11-20T10:00:00.000Z",
+    "kind": "client_asked", "instance": "gpu0.shared", "message": "pid 100\u001b[1m asked",
+    "data": {"pid": 100}})");
+  CHECK(event_line(event, false) ==
+        "2026-11-20T10:00:00.000Z gpu0.shared   client_asked        pid 100\\x1b[1m asked\n");
+  CHECK(event_line(event, true) ==
+        "2026-11-20T10:00:00.000Z 7      gpu0.shared   client_asked        "
+        "pid 100\\x1b[1m asked {\"pid\":100}\n");
+  CHECK(event_line({{"kind", "stream_lagged"}, {"message", "read too slowly"}}, false) ==
+        "-                        -             stream_lagged       read too slowly\n");
+}
+
+TEST_CASE("another version's answers are shown as far as they go") {
+  const auto odd = json::parse(R"([{"id": 5, "control": 7, "limits": [], "clients": {"a": 1}},
+                                   null, "text", {}])");
+  CHECK(instances_text(odd, false, now()).find("{\"a\":1}") != std::string::npos);
+  CHECK(devices_text(odd, true).find('5') != std::string::npos);
+  CHECK(!clients_text(odd, true, now()).empty());
+  CHECK(!status_text(odd, now()).empty());
+  CHECK(event_line(odd, true) == "-                        -      -             -\n");
+}
+
+TEST_CASE("ages") {
+  CHECK(age("2026-11-20T11:58:01.000Z", now()) == "119s");
+  CHECK(age("2026-11-20T11:58:00.000Z", now()) == "2m");
+  CHECK(age("2026-11-20T10:00:00.000Z", now()) == "2h");
+  CHECK(age("2026-11-18T12:00:00.000Z", now()) == "2d");
+  CHECK(age("2026-11-20T13:00:00.000Z", now()) == "0s");
+  CHECK(age("then", now()) == "-");
+  CHECK(age(nullptr, now()) == "-");
+}
+
+TEST_CASE("YAML keeps types") {
+  const auto value = json::parse(R"({"a": [1, 2.5, true, null, "x: y"], "b": {}, "c": [],
+    "d": "1", "e": "yes", "f": "", "g": "null", "h": "two\nlines", "i": {"j": -3}, "k": "0x1F"})");
+  CHECK(to_yaml(value) ==
+        "a:\n  - 1\n  - 2.5\n  - true\n  - ~\n  - \"x: y\"\nb: {}\nc: []\nd: \"1\"\n"
+        "e: \"yes\"\nf: \"\"\ng: \"null\"\nh: \"two\\nlines\"\ni:\n  j: -3\nk: \"0x1F\"\n");
+  CHECK(to_yaml(json::array({{{"a", 1}, {"b", 2}}})) == "- a: 1\n  b: 2\n");
+  CHECK(YAML::Load(to_yaml(value))["h"].as<std::string>() == "two\nlines");
+}
