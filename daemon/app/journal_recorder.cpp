@@ -1,0 +1,87 @@
+#include "app/journal_recorder.h"
+
+#include <spdlog/spdlog.h>
+
+#include <map>
+#include <set>
+
+#include "base/text.h"
+
+namespace mps::app {
+
+namespace {
+
+// Kinds that an operator should see without looking for them; the rest is information.
+const std::set<std::string, std::less<>> k_warnings{
+    "start_failed",    "channel_busy",   "channel_blocked", "channel_unanswered",
+    "wedged",          "limits_drifted", "fault",           "server_start_failed",
+    "server_orphaned", "log_flood",      "log_lost",        "door_failed"};
+
+std::string field(const api::Event& event, const char* key) {
+  const auto found = event.data.find(key);
+  return found != event.data.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
+instance::Client client_of(const api::Event& event, pid_t pid) {
+  instance::Client client;
+  client.pid = pid;
+  client.uid = parse_number<uid_t>(field(event, "uid")).value_or(0);
+  client.command = field(event, "command");
+  client.start_ticks = parse_number<std::uint64_t>(field(event, "startTicks")).value_or(0);
+  client.since = event.time;
+  client.connected = event.kind == "client_connected";
+  return client;
+}
+
+}  // namespace
+
+instance::Remembered recall(const std::deque<api::Event>& events, const std::string& instance) {
+  instance::Remembered remembered;
+  std::map<pid_t, instance::Client> clients;
+  for (const auto& event : events) {
+    if (event.instance != instance) continue;
+    const auto pid = parse_number<pid_t>(field(event, "pid")).value_or(0);
+    if (event.kind == "client_asked") {
+      clients[pid] = client_of(event, pid);
+    } else if (event.kind == "client_connected") {
+      auto [place, fresh] = clients.try_emplace(pid, client_of(event, pid));
+      place->second.connected = true;
+    } else if (event.kind == "client_gone") {
+      clients.erase(pid);
+    } else if (event.kind == "server_start_failed") {
+      remembered.start_failure = field(event, "cause");
+    } else if (event.kind == "server_ready" || event.kind == "control_started") {
+      remembered.start_failure.reset();
+    }
+  }
+  for (auto& [pid, client] : clients) {
+    if (pid > 0) remembered.clients.push_back(std::move(client));
+  }
+  return remembered;
+}
+
+void JournalRecorder::record(const std::string& instance, const instance::Emit& event,
+                             const std::optional<instance::ReadPosition>& position) {
+  api::Event recorded;
+  recorded.kind = event.kind;
+  recorded.instance = instance;
+  recorded.message = event.message;
+  for (const auto& [key, value] : event.data) recorded.data[key] = value;
+  if (position) recorded.position = api::LogPosition{position->log, position->end_offset};
+  log_.append(std::move(recorded));
+  const auto level = event.kind == "failed"            ? spdlog::level::err
+                     : k_warnings.contains(event.kind) ? spdlog::level::warn
+                                                       : spdlog::level::info;
+  spdlog::log(level, "{}: {}: {}", instance, event.kind, event.message);
+}
+
+std::optional<std::uint64_t> JournalRecorder::position(const std::string& instance,
+                                                       const std::string& log) const {
+  return log_.position(instance, log);
+}
+
+instance::Remembered JournalRecorder::remember(const std::string& instance) const {
+  return recall(log_.ring(), instance);
+}
+
+}  // namespace mps::app

@@ -1,0 +1,67 @@
+#include "app/journal_recorder.h"
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+using namespace mps;
+using namespace mps::app;
+
+namespace {
+
+api::Event event(const std::string& kind, const std::string& pid, const std::string& ticks = "7",
+                 const std::string& instance = "gpu0.shared") {
+  api::Event made;
+  made.kind = kind;
+  made.instance = instance;
+  made.data = {{"pid", pid}, {"uid", "1000"}, {"command", "python3"}, {"startTicks", ticks}};
+  return made;
+}
+
+}  // namespace
+
+TEST_CASE("clients that had not gone are recalled, with who they were") {
+  const std::deque<api::Event> events{
+      event("client_asked", "1"),        event("client_asked", "2"),
+      event("client_connected", "2"),    event("client_gone", "1"),
+      event("client_asked", "3", "9"),   event("client_asked", "4", "7", "gpu1.shared"),
+      event("client_asked", "not a pid")};
+  const auto remembered = recall(events, "gpu0.shared");
+  REQUIRE(remembered.clients.size() == 2);
+  CHECK(remembered.clients[0].pid == 2);
+  CHECK(remembered.clients[0].connected);
+  CHECK(remembered.clients[0].uid == 1000);
+  CHECK(remembered.clients[0].command == "python3");
+  CHECK(remembered.clients[1].pid == 3);
+  CHECK(remembered.clients[1].start_ticks == 9);
+  CHECK_FALSE(remembered.clients[1].connected);
+}
+
+TEST_CASE("a failing server is recalled until one was ready") {
+  auto failed = event("server_start_failed", "5");
+  failed.data["cause"] = "no device";
+  CHECK(recall({failed}, "gpu0.shared").start_failure == "no device");
+  CHECK_FALSE(recall({failed, event("server_ready", "6")}, "gpu0.shared").start_failure);
+  CHECK_FALSE(recall({failed, event("control_started", "6")}, "gpu0.shared").start_failure);
+  CHECK_FALSE(recall({failed}, "gpu1.shared").start_failure);
+}
+
+TEST_CASE("an event and where its log was read to are one record") {
+  std::string folder = "/tmp/mps-recorder-XXXXXX";
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  {
+    auto log = api::EventLog::open({.directory = folder});
+    REQUIRE(log.has_value());
+    JournalRecorder recorder(**log);
+    recorder.record("gpu0.shared", {"client_asked", "client 1 asks", {{"pid", "1"}}},
+                    instance::ReadPosition{"42-1.5", 4711});
+  }
+  auto log = api::EventLog::open({.directory = folder});
+  REQUIRE(log.has_value());
+  JournalRecorder recorder(**log);
+  CHECK(recorder.position("gpu0.shared", "42-1.5") == 4711);
+  CHECK_FALSE(recorder.position("gpu0.shared", "43-1.5"));
+  CHECK(recorder.remember("gpu0.shared").clients.size() == 1);
+  std::filesystem::remove_all(folder);
+}

@@ -1,0 +1,19 @@
+// systemd's readiness protocol (sd_notify(3)): a datagram to the socket named by NOTIFY_SOCKET.
+// Written out, since libsystemd would be a dependency for ten lines. Without the variable nothing
+// happens. Threading: any.
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace mps::app {
+
+// E.g. "READY=1\nSTATUS=3 instances". Never blocks; a manager that is not there is not an error.
+void notify(std::string_view state);
+
+// How often to send "WATCHDOG=1": a quarter of WATCHDOG_USEC, where WATCHDOG_PID is ours.
+std::optional<std::chrono::microseconds> watchdog_interval();
+
+}  // namespace mps::app

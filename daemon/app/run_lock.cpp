@@ -1,0 +1,47 @@
+#include "app/run_lock.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <string>
+
+#include "base/text.h"
+
+namespace mps::app {
+
+namespace {
+
+pid_t read_holder(int descriptor) {
+  std::array<char, 32> text{};
+  const auto got = ::pread(descriptor, text.data(), text.size(), 0);
+  if (got <= 0) return 0;
+  return parse_number<pid_t>(trim({text.data(), static_cast<std::size_t>(got)})).value_or(0);
+}
+
+}  // namespace
+
+std::variant<UniqueFd, LockHeld, Error> lock_run_directory(const std::filesystem::path& run_dir) {
+  if (::mkdir(run_dir.c_str(), 0755) != 0 && errno != EEXIST) {
+    return Error::from_errno("cannot make the run directory " + run_dir.string(), errno);
+  }
+  // Not flock on the directory itself: whoever may read a directory could hold that lock.
+  const auto path = run_dir / "supervisor.lock";
+  UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) {
+    return Error::from_errno("cannot write in the run directory: open " + path.string(), errno);
+  }
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return LockHeld{read_holder(file.get())};
+    return Error::from_errno("cannot lock " + path.string(), errno);
+  }
+  const auto pid = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(file.get(), 0) != 0 ||
+      ::pwrite(file.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+    return Error::from_errno("cannot write " + path.string(), errno);
+  }
+  return file;
+}
+
+}  // namespace mps::app

@@ -1,0 +1,29 @@
+// The settings' values that have rules of their own; the checks that flags need too are plain
+// functions of text.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/settings_yaml.h"
+#include "device/device.h"
+
+namespace mps::app {
+
+// Why the value will not do ("must be …"); empty: it will.
+std::string path_problem(std::string_view path);
+std::string listen_address_problem(std::string_view address);
+
+void read_path(SettingsReader& reader, const Field& field, std::filesystem::path& out);
+void read_group(SettingsReader& reader, const Field& field, std::string& out);
+void read_library(SettingsReader& reader, const Field& field, std::string& out);
+void read_listen_address(SettingsReader& reader, const Field& field, std::string& out);
+void read_percentage(SettingsReader& reader, const Field& field, double& out);
+// auto (none), or a list of {uuid, index, memory, smCount, name, migIndex}.
+void read_devices(SettingsReader& reader, const Field& field,
+                  std::optional<std::vector<device::Device>>& out);
+
+}  // namespace mps::app

@@ -1,0 +1,426 @@
+#include "app/supervisor.h"
+
+#include <grp.h>
+#include <spdlog/spdlog.h>
+#include <sys/statvfs.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <csignal>
+
+#include "app/left_daemons.h"
+#include "app/notify.h"
+#include "base/text.h"
+
+namespace mps::app {
+
+namespace asio = boost::asio;
+using std::chrono::milliseconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr auto k_use = asio::as_tuple(asio::use_awaitable);
+constexpr std::chrono::seconds k_devices_every{30};
+constexpr std::chrono::seconds k_disks_every{10};
+constexpr std::uint64_t k_disk_low = 1024 * 1024;  // bytes; less is as good as none
+
+std::optional<gid_t> group_id(const std::string& name) {
+  if (const auto number = parse_number<gid_t>(name)) return number;
+  std::array<char, 4096> buffer{};
+  group entry{};
+  group* found = nullptr;
+  if (getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || !found) {
+    return std::nullopt;
+  }
+  return found->gr_gid;
+}
+
+instance::MachineSettings machine_settings(const Settings& settings) {
+  instance::MachineSettings machine;
+  machine.limits = settings.limits;
+  machine.probe_interval = settings.probe.interval;
+  machine.probe_timeout = settings.probe.timeout;
+  machine.probe_failures = settings.probe.failures;
+  machine.backoff = {settings.backoff.initial, settings.backoff.max,
+                     settings.backoff.budget_failures, settings.backoff.budget_within};
+  machine.end_channel_holder = settings.end_channel_holder;
+  return machine;
+}
+
+std::string instance_id(const device::Device& device) {
+  return device.short_name() + ".shared";
+}
+
+}  // namespace
+
+// ---- construction ----
+
+Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Settings settings,
+                                                     Programs programs, Environment environment,
+                                                     UniqueFd lock) {
+  auto log = api::EventLog::open({.directory = settings.state_dir});
+  if (!log) return log.error();
+  auto follower = process::Follower::create(io.get_executor());
+  if (!follower) return follower.error();
+  auto ledger = device::ComputeModeLedger::open(settings.state_dir / "compute-modes.json");
+  if (!ledger) return ledger.error();
+  std::unique_ptr<Supervisor> supervisor(
+      new Supervisor(io, std::move(settings), std::move(programs), std::move(environment),
+                     std::move(lock), std::move(*log), std::move(*follower), std::move(*ledger)));
+  if (auto opened = supervisor->open_sockets(); !opened) return opened.error();
+  return supervisor;
+}
+
+Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs programs,
+                       Environment environment, UniqueFd lock, std::unique_ptr<api::EventLog> log,
+                       std::unique_ptr<process::Follower> follower,
+                       device::ComputeModeLedger ledger)
+    : io_(io),
+      settings_(std::move(settings)),
+      programs_(std::move(programs)),
+      environment_(std::move(environment)),
+      lock_(std::move(lock)),
+      log_(std::move(log)),
+      recorder_(*log_),
+      follower_(std::move(follower)),
+      ledger_(std::move(ledger)),
+      change_(io),
+      started_at_(std::chrono::system_clock::now()) {
+  if (settings_.devices) {
+    devices_ = device::make_declared_source(*settings_.devices);
+  } else {
+    devices_ = device::make_nvml_source(io.get_executor(), {.library = settings_.nvml_library});
+  }
+}
+
+Supervisor::~Supervisor() {
+  for (auto& [id, actor] : actors_) actor->close();
+  for (auto& [id, actor] : leaving_) actor->close();
+}
+
+Result<void> Supervisor::open_sockets() {
+  api::ServerSettings server;
+  server.socket = settings_.run_dir / "supervisor.sock";
+  server.operators = group_id(settings_.operators_group);
+  if (!server.operators) {
+    spdlog::info("no group {}: only root can use {}", settings_.operators_group,
+                 server.socket.string());
+  }
+  auto opened = api::Server::open(io_.get_executor(), server, *this, *log_);
+  if (!opened) return opened.error();
+  server_ = std::move(*opened);
+  if (settings_.metrics_listen.empty()) return {};
+  auto metrics =
+      api::MetricsServer::open(io_.get_executor(), settings_.metrics_listen, *this, *log_);
+  if (metrics) {
+    metrics_ = std::move(*metrics);
+  } else {
+    // GPUs are worth more than their metrics: go on, and say so.
+    say("metrics_unavailable",
+        metrics.error().message + "; change metricsListen, or set it to off");
+  }
+  return {};
+}
+
+// ---- running ----
+
+asio::awaitable<void> Supervisor::run() {
+  asio::signal_set signals(io_, SIGTERM, SIGINT);
+  auto found = find_left_daemons(process::Proc(), settings_.run_dir, ::geteuid());
+  take_inventory(co_await devices_->list());
+  co_await settle_compute_modes();
+  start_instances(std::move(found));
+  co_spawn(io_, watch_devices(), asio::detached);
+  co_spawn(io_, watch_disks(), asio::detached);
+  if (const auto interval = watchdog_interval()) {
+    co_spawn(io_, keep_watchdog(*interval), asio::detached);
+  }
+  notify("READY=1\nSTATUS=" + std::to_string(actors_.size()) + " instances");
+  const auto [error, number] = co_await signals.async_wait(k_use);
+  spdlog::info("signal {}: ending{}", number,
+               settings_.stop_instances ? ", and ending the control daemons"
+                                        : "; the control daemons go on");
+  notify("STOPPING=1");
+  // A second one is the default action again: at once.
+  signals.clear();
+  co_await end();
+}
+
+void Supervisor::start_instances(std::map<std::string, instance::FoundDaemon> found) {
+  for (const auto& device : inventory_.devices) {
+    if (!device.not_capable.empty()) continue;
+    const auto id = instance_id(device);
+    if (actors_.contains(id)) continue;
+    auto actor = make_actor(device, id);
+    actors_[id] = actor;
+    auto left = found.extract(id);
+    actor->start(left ? std::optional(left.mapped()) : std::nullopt);
+  }
+  // Without an inventory nobody can say that a daemon belongs to no device: it is left for later.
+  if (inventory_.devices.empty()) return;
+  for (const auto& [id, daemon] : found) end_leftover(id, daemon);
+}
+
+std::shared_ptr<instance::Actor> Supervisor::make_actor(const device::Device& device,
+                                                        const std::string& id) {
+  const instance::Layout layout(settings_.run_dir, id);
+  instance::ActorSettings actor;
+  actor.id = id;
+  actor.device = device.uuid;
+  actor.run_dir = settings_.run_dir;
+  actor.control_program = programs_.control;
+  actor.environment = daemon_environment(environment_, {.programs = programs_,
+                                                        .library_path = settings_.library_path,
+                                                        .pipe_directory = layout.pipe,
+                                                        .log_directory = layout.private_,
+                                                        .device = device.uuid});
+  actor.machine = machine_settings(settings_);
+  auto made = std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
+                                                recorder_);
+  made->on_change([this] { changed(); });
+  return made;
+}
+
+// Its device is not among ours any more: it is taken up once more, to be ended in order.
+void Supervisor::end_leftover(const std::string& id, const instance::FoundDaemon& found) {
+  spdlog::warn(
+      "{}: a control daemon, pid {}, was left running, and its device is not here any "
+      "more: it is ended",
+      id, found.pid);
+  device::Device gone;
+  auto actor = make_actor(gone, id);
+  leaving_[id] = actor;
+  actor->start(found);
+  (void)actor->ask(instance::ShutdownWanted{});
+}
+
+void Supervisor::changed() {
+  change_.cancel();
+  for (auto place = leaving_.begin(); place != leaving_.end();) {
+    if (place->second->daemon_runs()) {
+      ++place;
+    } else {
+      // Not from inside its own call.
+      asio::post(io_, [actor = place->second] { actor->close(); });
+      place = leaving_.erase(place);
+    }
+  }
+}
+
+void Supervisor::say(const std::string& kind, const std::string& message) {
+  api::Event event;
+  event.kind = kind;
+  event.message = message;
+  log_->append(std::move(event));
+  spdlog::warn("{}: {}", kind, message);
+}
+
+// ---- devices ----
+
+void Supervisor::take_inventory(device::Inventory fresh) {
+  if (fresh.error != inventory_.error && !fresh.error.empty()) {
+    say("devices_unknown", fresh.error + "; without NVML, devices can be declared in the settings");
+  }
+  for (const auto& device : fresh.devices) {
+    const auto trouble = device.uuid + ": " + device.error;
+    if (!device.error.empty() && said_.insert(trouble).second) {
+      say("device_error", device.short_name() + " (" + device.uuid + "): " + device.error);
+    }
+  }
+  inventory_ = std::move(fresh);
+}
+
+asio::awaitable<void> Supervisor::watch_devices() {
+  asio::steady_timer timer(io_);
+  while (!ending_) {
+    timer.expires_after(k_devices_every);
+    co_await timer.async_wait(k_use);
+    if (ending_) co_return;
+    take_inventory(co_await devices_->list());
+    if (ending_) co_return;
+    co_await settle_compute_modes();
+    auto found = actors_.empty()
+                     ? find_left_daemons(process::Proc(), settings_.run_dir, ::geteuid())
+                     : std::map<std::string, instance::FoundDaemon>();
+    start_instances(std::move(found));
+  }
+}
+
+// computeMode: exclusive sets it where it is not, recorded first; leave puts back what an earlier
+// supervisor (one that crashed, or had other settings) had changed.
+asio::awaitable<void> Supervisor::settle_compute_modes() {
+  if (!settings_.exclusive_compute_mode) {
+    co_await put_back_compute_modes();
+    co_return;
+  }
+  for (const auto& device : inventory_.devices) {
+    if (!device.not_capable.empty() || device.kind == device::Kind::mig) continue;
+    if (!device.compute_mode || device.compute_mode == device::ComputeMode::exclusive_process) {
+      continue;
+    }
+    if (auto noted = ledger_.remember(device.uuid, *device.compute_mode); !noted) {
+      say("compute_mode_failed", "compute modes are left alone: " + noted.error().message);
+      co_return;
+    }
+    const auto uuid = device.uuid;
+    auto set = co_await devices_->set_compute_mode(uuid, device::ComputeMode::exclusive_process);
+    if (!set) say("compute_mode_failed", uuid + ": " + set.error().message);
+  }
+}
+
+asio::awaitable<void> Supervisor::put_back_compute_modes() {
+  const auto changed = ledger_.original();
+  for (const auto& [uuid, mode] : changed) {
+    auto set = co_await devices_->set_compute_mode(uuid, mode);
+    if (!set) {
+      if (said_.insert("compute mode " + uuid).second) {
+        say("compute_mode_failed",
+            uuid + ": cannot be put back to " + to_string(mode) + ": " + set.error().message);
+      }
+      continue;
+    }
+    spdlog::info("{}: compute mode put back to {}", uuid, to_string(mode));
+    if (auto forgotten = ledger_.forget(uuid); !forgotten) {
+      say("compute_mode_failed", forgotten.error().message);
+    }
+  }
+}
+
+// ---- what could go wrong around us ----
+
+asio::awaitable<void> Supervisor::watch_disks() {
+  asio::steady_timer timer(io_);
+  while (!ending_) {
+    for (const auto& folder : {settings_.run_dir, settings_.state_dir}) {
+      struct statvfs space {};
+      if (::statvfs(folder.c_str(), &space) != 0) continue;
+      const bool full = space.f_bavail * space.f_frsize < k_disk_low ||
+                        (space.f_files != 0 && space.f_favail == 0);
+      const auto trouble = "disk " + folder.string();
+      if (full && said_.insert(trouble).second) {
+        say("disk_full", folder.string() +
+                             ": no space left: events are kept in memory only and daemons' output "
+                             "is lost until there is; free some");
+      } else if (!full) {
+        said_.erase(trouble);
+      }
+    }
+    timer.expires_after(k_disks_every);
+    co_await timer.async_wait(k_use);
+  }
+}
+
+// From the reactor that it guards: a reactor that hangs sends nothing.
+asio::awaitable<void> Supervisor::keep_watchdog(std::chrono::microseconds interval) {
+  asio::steady_timer timer(io_);
+  while (true) {
+    notify("WATCHDOG=1");
+    timer.expires_after(interval);
+    co_await timer.async_wait(k_use);
+  }
+}
+
+// ---- the end ----
+
+asio::awaitable<void> Supervisor::end() {
+  ending_ = true;
+  if (settings_.stop_instances) {
+    co_await end_instances();
+    co_await put_back_compute_modes();
+  }
+  for (auto& [id, actor] : actors_) actor->close();
+  server_->stop();
+  if (metrics_) metrics_->stop();
+  spdlog::info("ended");
+}
+
+bool Supervisor::any_daemon_runs() const {
+  const auto runs = [](const auto& entry) { return entry.second->daemon_runs(); };
+  return std::any_of(actors_.begin(), actors_.end(), runs) ||
+         std::any_of(leaving_.begin(), leaving_.end(), runs);
+}
+
+// Newcomers are refused at once; running clients get drainTimeout, then the rungs of the ladder.
+asio::awaitable<void> Supervisor::end_instances() {
+  for (auto& [id, actor] : actors_) (void)actor->ask(instance::DrainWanted{});
+  co_await wait_for_ends(settings_.drain_timeout);
+  for (auto& [id, actor] : actors_) {
+    if (actor->daemon_runs()) (void)actor->ask(instance::ShutdownWanted{});
+  }
+  if (co_await wait_for_ends(settings_.shutdown_timeout)) co_return;
+  for (const auto& [id, actor] : actors_) {
+    if (actor->daemon_runs()) spdlog::error("{}: its control daemon did not end in time", id);
+  }
+}
+
+asio::awaitable<bool> Supervisor::wait_for_ends(milliseconds limit) {
+  const auto deadline = steady_clock::now() + limit;
+  while (any_daemon_runs()) {
+    if (steady_clock::now() >= deadline) co_return false;
+    change_.expires_at(deadline);
+    co_await change_.async_wait(k_use);
+  }
+  co_return true;
+}
+
+// ---- api::Agent ----
+
+api::AgentStatus Supervisor::status() const {
+  api::AgentStatus status;
+  status.version = MPS_VERSION;
+  status.pid = ::getpid();
+  status.started_at = started_at_;
+  status.run_directory = settings_.run_dir.string();
+  status.state_directory = settings_.state_dir.string();
+  if (actors_.empty()) {
+    status.not_ready_because =
+        inventory_.error.empty() ? "no device that MPS can run on" : inventory_.error;
+  }
+  for (const auto& [id, actor] : actors_) {
+    const auto state = actor->state();
+    if (state == instance::State::ready || state == instance::State::faulted) continue;
+    if (!status.not_ready_because.empty()) status.not_ready_because += "; ";
+    status.not_ready_because += id + " is " + to_string(state);
+  }
+  status.ready = status.not_ready_because.empty();
+  return status;
+}
+
+std::vector<instance::Snapshot> Supervisor::instances() const {
+  std::vector<instance::Snapshot> shown;
+  for (const auto& [id, actor] : actors_) shown.push_back(actor->snapshot());
+  return shown;
+}
+
+api::Agent::VerbResult Supervisor::ask(const std::string& instance, const instance::Input& verb,
+                                       std::string done) {
+  using api::VerbError;
+  const auto place = actors_.find(instance);
+  if (place == actors_.end()) {
+    return VerbError{VerbError::Kind::not_found, "no instance \"" + printable(instance) + "\""};
+  }
+  if (ending_) return VerbError{VerbError::Kind::conflict, "the supervisor is ending"};
+  if (const auto refused = place->second->ask(verb)) {
+    return VerbError{VerbError::Kind::conflict, refused->message};
+  }
+  return done;
+}
+
+api::Agent::VerbResult Supervisor::drain(const std::string& instance) {
+  return ask(instance, instance::DrainWanted{}, instance + " is draining");
+}
+
+api::Agent::VerbResult Supervisor::undrain(const std::string& instance) {
+  return ask(instance, instance::UndrainWanted{}, instance + " takes newcomers again");
+}
+
+api::Agent::VerbResult Supervisor::restart(const std::string& instance, bool force) {
+  return ask(instance, instance::RestartWanted{force}, instance + " is being restarted");
+}
+
+}  // namespace mps::app

@@ -1,0 +1,93 @@
+// The supervisor: devices, an instance for each, the API, and a clear end. One thread.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "api/agent.h"
+#include "api/event_log.h"
+#include "api/metrics.h"
+#include "api/server.h"
+#include "app/journal_recorder.h"
+#include "app/programs.h"
+#include "app/settings.h"
+#include "base/unique_fd.h"
+#include "device/compute_mode_ledger.h"
+#include "device/source.h"
+#include "instance/actor.h"
+#include "process/follower.h"
+
+namespace mps::app {
+
+class Supervisor : public api::Agent {
+ public:
+  // Opens the journal and the sockets; starts nothing yet. `lock` is held for as long as it lives.
+  static Result<std::unique_ptr<Supervisor>> open(boost::asio::io_context& io, Settings settings,
+                                                  Programs programs, Environment environment,
+                                                  UniqueFd lock);
+  ~Supervisor() override;
+
+  // Runs until SIGTERM or SIGINT, then ends in order: newcomers first, then, with stopInstances,
+  // the control daemons; else these go on for the next supervisor.
+  boost::asio::awaitable<void> run();
+
+  // api::Agent
+  [[nodiscard]] api::AgentStatus status() const override;
+  [[nodiscard]] device::Inventory inventory() const override { return inventory_; }
+  [[nodiscard]] std::vector<instance::Snapshot> instances() const override;
+  VerbResult drain(const std::string& instance) override;
+  VerbResult undrain(const std::string& instance) override;
+  VerbResult restart(const std::string& instance, bool force) override;
+
+ private:
+  Supervisor(boost::asio::io_context& io, Settings settings, Programs programs,
+             Environment environment, UniqueFd lock, std::unique_ptr<api::EventLog> log,
+             std::unique_ptr<process::Follower> follower, device::ComputeModeLedger ledger);
+
+  Result<void> open_sockets();
+  void start_instances(std::map<std::string, instance::FoundDaemon> found);
+  std::shared_ptr<instance::Actor> make_actor(const device::Device& device, const std::string& id);
+  void end_leftover(const std::string& id, const instance::FoundDaemon& found);
+  void take_inventory(device::Inventory fresh);
+  boost::asio::awaitable<void> settle_compute_modes();
+  boost::asio::awaitable<void> put_back_compute_modes();
+  boost::asio::awaitable<void> watch_devices();
+  boost::asio::awaitable<void> watch_disks();
+  boost::asio::awaitable<void> keep_watchdog(std::chrono::microseconds interval);
+  boost::asio::awaitable<void> end();
+  boost::asio::awaitable<void> end_instances();
+  boost::asio::awaitable<bool> wait_for_ends(std::chrono::milliseconds limit);
+  [[nodiscard]] bool any_daemon_runs() const;
+  void changed();
+  void say(const std::string& kind, const std::string& message);
+  VerbResult ask(const std::string& instance, const instance::Input& verb, std::string done);
+
+  boost::asio::io_context& io_;
+  Settings settings_;
+  Programs programs_;
+  Environment environment_;
+  UniqueFd lock_;
+  std::unique_ptr<api::EventLog> log_;
+  JournalRecorder recorder_;
+  std::unique_ptr<process::Follower> follower_;
+  device::ComputeModeLedger ledger_;
+  std::unique_ptr<device::Source> devices_;
+  device::Inventory inventory_;
+  std::set<std::string> said_;  // troubles that were said and are not over
+  std::map<std::string, std::shared_ptr<instance::Actor>> actors_;   // by id
+  std::map<std::string, std::shared_ptr<instance::Actor>> leaving_;  // left over, being ended
+  std::unique_ptr<api::Server> server_;
+  std::unique_ptr<api::MetricsServer> metrics_;
+  boost::asio::steady_timer change_;  // cancelled when an instance changed
+  std::chrono::system_clock::time_point started_at_;
+  bool ending_ = false;
+};
+
+}  // namespace mps::app
