@@ -1,0 +1,78 @@
+#include "device_model.h"
+
+#include <cctype>
+#include <cstdlib>
+#include <optional>
+#include <sstream>
+
+namespace mps::sim {
+namespace {
+
+constexpr const char* k_default_devices = "GPU-00000000-0000-4000-8000-000000000000";
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  std::istringstream stream(text);
+  for (std::string part; std::getline(stream, part, ',');) parts.push_back(part);
+  return parts;
+}
+
+// A shorter one, as tests like to write it, is filled up with zeros.
+std::optional<std::array<std::uint8_t, 16>> read_uuid(const std::string& text) {
+  std::string digits;
+  for (const char letter : text.substr(4)) {
+    if (letter == '-') continue;
+    if (std::isxdigit(static_cast<unsigned char>(letter)) == 0) return std::nullopt;
+    digits += letter;
+  }
+  if (digits.empty() || digits.size() > 32) return std::nullopt;
+  digits.resize(32, '0');
+  std::array<std::uint8_t, 16> bytes{};
+  for (std::size_t index = 0; index < bytes.size(); ++index) {
+    const auto value = std::strtoul(digits.substr(index * 2, 2).c_str(), nullptr, 16);
+    bytes[index] = static_cast<std::uint8_t>(value);
+  }
+  return bytes;
+}
+
+std::optional<Device> device_named(const std::string& uuid, const Steering& steering) {
+  if (!uuid.starts_with("GPU-") && !uuid.starts_with("MIG-")) return std::nullopt;
+  const auto bytes = read_uuid(uuid);
+  if (!bytes) return std::nullopt;
+  Device device;
+  device.uuid = *bytes;
+  device.is_mig = uuid.starts_with("MIG-");
+  device.name = steering.text("device_name", "Simulated GPU");
+  device.multiprocessors = static_cast<unsigned>(steering.number("sm_count", 132));
+  device.memory = static_cast<std::uint64_t>(steering.number("memory_mib", 144384)) << 20U;
+  return device;
+}
+
+std::optional<std::string> uuid_of(const std::string& entry, const std::vector<std::string>& all) {
+  if (!entry.empty() && entry.find_first_not_of("0123456789") == std::string::npos) {
+    const std::size_t ordinal = std::strtoul(entry.c_str(), nullptr, 10);
+    return ordinal < all.size() ? std::optional(all[ordinal]) : std::nullopt;
+  }
+  if (!entry.starts_with("GPU-") && !entry.starts_with("MIG-")) return std::nullopt;
+  for (const std::string& uuid : all) {
+    if (uuid.starts_with(entry)) return uuid;
+  }
+  return entry;
+}
+
+}  // namespace
+
+std::vector<Device> visible_devices(const Steering& steering) {
+  const auto all = split(steering.text("devices", k_default_devices));
+  const std::string wanted = environment("CUDA_VISIBLE_DEVICES", "all");
+  std::vector<Device> devices;
+  for (const std::string& entry : wanted == "all" ? all : split(wanted)) {
+    const auto uuid = uuid_of(entry, all);
+    const auto device = uuid ? device_named(*uuid, steering) : std::nullopt;
+    if (!device) break;
+    devices.push_back(*device);
+  }
+  return devices;
+}
+
+}  // namespace mps::sim

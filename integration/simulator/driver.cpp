@@ -1,0 +1,71 @@
+#include "driver.h"
+
+#include <algorithm>
+
+namespace mps::sim {
+
+CudaResult Driver::initialize(const Steering& steering) {
+  const std::string control = pipe_directory() + "/control";
+  if (probe(control)) {
+    const CudaResult joined = join(control);
+    if (joined != k_success) return joined;
+  } else {
+    devices_ = visible_devices(steering);
+    own_memory_ = std::make_unique<MemoryBook>(devices_);
+  }
+  return devices_.empty() ? k_no_device : k_success;
+}
+
+// Whatever goes wrong here makes the program run without MPS.
+bool Driver::probe(const std::string& control) {
+  const UniqueFd socket = connect_to(control);
+  if (!socket) return false;
+  const auto greeting = receive(socket.get(), k_greeting.size());
+  return greeting && greeting->bytes == k_greeting;
+}
+
+// Whatever goes wrong here makes cuInit fail.
+CudaResult Driver::join(const std::string& control) {
+  const UniqueFd socket = connect_to(control);
+  if (!socket || !receive(socket.get(), k_greeting.size()) ||
+      !send_as_self(socket.get(), k_credentials) || !send_value(socket.get(), Peer::k_client)) {
+    return k_connection_failed;
+  }
+  auto answer = receive(socket.get(), k_descriptor.size());
+  if (!answer || answer->bytes != k_descriptor || !answer->descriptor) return k_connection_failed;
+  server_ = std::move(answer->descriptor);
+  const CudaResult result = greet_server();
+  // The daemon serves nobody else before it has this.
+  if (!send_value(socket.get(), static_cast<std::int32_t>(result))) return k_connection_failed;
+  return result;
+}
+
+CudaResult Driver::greet_server() {
+  const auto greeting = receive(server_.get(), k_server_hello.size());
+  if (!greeting || greeting->bytes != k_server_hello) return k_rpc_failure;
+  Hello hello;
+  hello.percentage = lower_percentage(100.0, environment("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", ""));
+  hello.pinned_limits =
+      read_limit_list(environment("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", ""), PinnedLimits{});
+  if (!send_as_self(server_.get(), {reinterpret_cast<const char*>(&hello), sizeof hello})) {
+    return k_rpc_failure;
+  }
+  const auto welcome = receive_value<Welcome>(server_.get());
+  if (!welcome) return k_rpc_failure;
+  const auto count = std::min<std::size_t>(welcome->device_count, k_most_devices);
+  for (std::size_t index = 0; index < count; ++index) {
+    const SharedDevice& shared = welcome->devices[index];
+    devices_.push_back({shared.uuid, shared.is_mig != 0, shared.name.data(), shared.multiprocessors,
+                        shared.memory});
+  }
+  return static_cast<CudaResult>(welcome->result);
+}
+
+Reply Driver::ask(const Request& request) {
+  if (own_memory_) return own_memory_->handle(0, PinnedLimits{}, request);
+  const auto reply =
+      send_value(server_.get(), request) ? receive_value<Reply>(server_.get()) : std::nullopt;
+  return reply.value_or(Reply{k_rpc_failure, 0, 0, 0});
+}
+
+}  // namespace mps::sim

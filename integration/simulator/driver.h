@@ -1,0 +1,34 @@
+// What is behind the simulated libcuda.so.1: a process's way to its devices, through MPS where the
+// control daemon answers the probe, else alone and without limits. Not thread-safe by itself.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "client_link.h"
+#include "device_model.h"
+#include "memory_book.h"
+#include "steering.h"
+
+namespace mps::sim {
+
+class Driver {
+ public:
+  // Blocks as long as a listener or a daemon that does not answer.
+  CudaResult initialize(const Steering& steering);
+  [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
+  [[nodiscard]] bool uses_mps() const { return static_cast<bool>(server_); }
+  Reply ask(const Request& request);
+
+ private:
+  static bool probe(const std::string& control);
+  CudaResult join(const std::string& control);
+  CudaResult greet_server();
+  UniqueFd server_;
+  std::vector<Device> devices_;
+  std::unique_ptr<MemoryBook> own_memory_;  // without MPS
+};
+
+}  // namespace mps::sim
