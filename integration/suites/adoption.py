@@ -1,0 +1,123 @@
+"""The supervisor dies and another takes over: nothing restarted, no event twice and none lost."""
+
+import collections
+import os
+import signal
+
+import harness
+from harness import Suite, control_daemons, wait_until
+
+
+class Adoption(Suite):
+    def pids(self, supervisor):
+        return {i["id"]: i["control"]["pid"] for i in supervisor.get("/v1/instances")}
+
+    def test_a_new_supervisor_takes_over_all(self):
+        supervisor = self.supervisor(devices=4).start()
+        before = self.pids(supervisor)
+        for round_number in range(3):
+            supervisor.kill9()
+            mark = supervisor.events.last_id()
+            supervisor.start()
+            for name, pid in before.items():
+                event = supervisor.events.wait("control_adopted", mark, name)
+                self.assertEqual(event["data"]["pid"], str(pid))
+            self.assertEqual(self.pids(supervisor), before)
+            self.assertTrue(all(i["control"]["adopted"] for i in supervisor.get("/v1/instances")))
+        # An adopted daemon is watched like one of our own.
+        mark = supervisor.events.last_id()
+        os.kill(before["gpu2.shared"], signal.SIGKILL)
+        supervisor.events.wait("control_exited", mark, "gpu2.shared")
+        supervisor.events.wait("ready", mark, "gpu2.shared")
+        after = self.pids(supervisor)
+        self.assertNotEqual(after.pop("gpu2.shared"), before.pop("gpu2.shared"))
+        self.assertEqual(after, before)
+
+    def test_an_orderly_end_leaves_the_daemons_too(self):
+        supervisor = self.supervisor().start()
+        before = self.pids(supervisor)
+        self.assertEqual(supervisor.terminate(), 0)
+        self.assertEqual(control_daemons(supervisor.pipe()), [before["gpu0.shared"]])
+        self.assertFalse((supervisor.run / "supervisor.sock").exists())
+        supervisor.start()
+        self.assertEqual(self.pids(supervisor), before)
+
+    def test_stop_instances_ends_them(self):
+        supervisor = self.supervisor(devices=2).start(flags=["--stop-instances"])
+        self.assertEqual(supervisor.terminate(), 0)
+        for name in ("gpu0.shared", "gpu1.shared"):
+            self.assertEqual(control_daemons(supervisor.pipe(name)), [])
+
+    def test_a_daemon_that_died_meanwhile_is_started_again(self):
+        supervisor = self.supervisor().start()
+        pid = self.pids(supervisor)["gpu0.shared"]
+        supervisor.kill9()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not control_daemons(supervisor.pipe()), "its end")
+        supervisor.start()
+        self.assertNotEqual(self.pids(supervisor)["gpu0.shared"], pid)
+
+    def test_a_daemon_whose_device_is_gone_is_ended(self):
+        supervisor = self.supervisor(devices=2).start()
+        supervisor.kill9()
+        supervisor.settings["devices"].pop()
+        supervisor.start()
+        wait_until(lambda: not control_daemons(supervisor.pipe("gpu1.shared")), "its end")
+        self.assertEqual(list(self.pids(supervisor)), ["gpu0.shared"])
+
+    def test_a_second_supervisor_is_refused(self):
+        supervisor = self.supervisor().start()
+        done = harness.subprocess.run(
+            [
+                str(harness.OPTIONS.build / "bin/mps-supervisor"),
+                "--config",
+                str(supervisor.root / "supervisor.yaml"),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=harness.DEADLINE,
+        )
+        self.assertEqual(done.returncode, 3)
+        self.assertIn(
+            f"{supervisor.run} belongs to another mps-supervisor, pid {supervisor.process.pid}",
+            done.stderr,
+        )
+        self.assertEqual(len(control_daemons(supervisor.pipe())), 1)
+
+    def test_every_client_once_however_often_the_supervisor_is_killed(self):
+        supervisor = self.supervisor().start()
+        pid = self.pids(supervisor)["gpu0.shared"]
+        asked = []
+        for round_number in range(12 if harness.OPTIONS.full else 4):
+            for n in range(self.random.randint(3, 8)):
+                probe = supervisor.probe()
+                asked.append(probe.pid)
+                probe.stdin.close()
+                if n == self.random.randint(0, 3):
+                    supervisor.kill9()
+                    supervisor.start(wait_ready=False)
+                probe.wait(timeout=harness.DEADLINE)
+            supervisor.kill9()
+            # These ask while no supervisor is there; the daemon's log remembers.
+            for _ in range(3):
+                probe = supervisor.probe()
+                asked.append(probe.pid)
+                probe.stdin.close()
+                probe.wait(timeout=harness.DEADLINE)
+            supervisor.start()
+        for pid_asked in asked:
+            supervisor.events.wait("client_asked")
+        wait_until(lambda: len(supervisor.events.of("client_gone")) >= len(asked), "all have gone")
+        seen = collections.Counter(e["data"]["pid"] for e in supervisor.events.of("client_asked"))
+        wanted = collections.Counter(str(p) for p in asked)
+        self.assertEqual(seen, wanted)
+        gone = collections.Counter(e["data"]["pid"] for e in supervisor.events.of("client_gone"))
+        self.assertEqual(gone, wanted)
+        ids = [e["id"] for e in supervisor.events.seen]
+        self.assertEqual(ids, sorted(set(ids)))
+        self.assertEqual(ids, list(range(ids[0], ids[0] + len(ids))))
+        self.assertEqual(self.pids(supervisor)["gpu0.shared"], pid)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,436 @@
+"""What the suites share: a supervisor in directories of its own, its events, and the backends.
+
+Nothing here sleeps for a fixed time: everything waits for an event or a condition, with a generous
+deadline. A backend that is not there ends the suite with status 125, which ctest shows as skipped.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SKIPPED = 125
+DEADLINE = 60.0  # seconds; far beyond anything seen, so that a busy machine fails nothing
+
+# An interpreter that other uids may execute too; the one that runs this may be somebody's own.
+PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
+
+OPTIONS = argparse.Namespace(build=None, backend=None, seed=1, full=False)
+
+
+class Backend:
+    """Where the control daemon's programs and CUDA's library are.
+
+    real-<version>: NVIDIA's own; without a GPU no server lives.
+    sim-<version>: the simulator, with that version's manners; servers and clients live.
+    mixed-<version>: NVIDIA's own control daemon with the simulator's server and libcuda.
+    """
+
+    def __init__(self, name, build):
+        self.name = name
+        kind, self.version = name.split("-")
+        self.real = kind == "real"  # no server lives
+        root = SOURCE / "build/real-mps" / self.version
+        simulator = build / "sim"
+        real_libraries = sorted(root.glob("usr/lib/*/nvidia/current")) or [root / "usr/lib"]
+        self.programs = {
+            "real": [root / "usr/bin", root / "usr/sbin"],
+            "sim": [simulator / "bin"],
+            "mixed": [root / "usr/bin", simulator / "bin"],
+        }[kind]
+        self.libraries = [real_libraries[0]] if self.real else [simulator / "lib"]
+        self.control = self.programs[0] / "nvidia-cuda-mps-control"
+
+    def missing(self):
+        return None if self.control.exists() else f"no {self.control}"
+
+    def environment(self, pipe):
+        env = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
+        env["PATH"] = ":".join(map(str, self.programs)) + ":" + env.get("PATH", "/usr/bin:/bin")
+        env["LD_LIBRARY_PATH"] = ":".join(map(str, self.libraries))
+        env["CUDA_MPS_PIPE_DIRECTORY"] = str(pipe)
+        env["MPS_SIM_VERSION"] = self.version
+        return env
+
+
+def wait_until(condition, what, deadline=DEADLINE):
+    """Polls a condition that no event tells of; returns its first true value."""
+    end = time.monotonic() + deadline
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline} s: {what}")
+        time.sleep(0.002)
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path, timeout=DEADLINE):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+class Events(threading.Thread):
+    """Follows the event stream; survives the supervisor's death and takes the stream up again."""
+
+    def __init__(self, path):
+        super().__init__(daemon=True)
+        self.path = path
+        self.seen = []
+        self.changed = threading.Condition()
+        self.ended = False
+        self.start()
+
+    def run(self):
+        while not self.ended:
+            try:
+                self.follow()
+            except (OSError, http.client.HTTPException, ValueError):
+                time.sleep(0.002)
+
+    def follow(self):
+        since = self.seen[-1]["id"] if self.seen else 0
+        connection = UnixConnection(self.path)
+        connection.request("GET", f"/v1/events?follow=1&since={since}")
+        response = connection.getresponse()
+        for line in response:
+            if self.ended:
+                return
+            if line.strip():
+                with self.changed:
+                    self.seen.append(json.loads(line))
+                    self.changed.notify_all()
+
+    def last_id(self):
+        with self.changed:
+            return self.seen[-1]["id"] if self.seen else 0
+
+    def wait(self, kind, after=0, instance=None, count=1, deadline=DEADLINE):
+        """The first event of that kind behind the id `after` (the count-th, if given)."""
+
+        def found():
+            matches = [
+                e
+                for e in self.seen
+                if e["id"] > after
+                and e["kind"] == kind
+                and (instance is None or e["instance"] == instance)
+            ]
+            return matches[count - 1] if len(matches) >= count else None
+
+        end = time.monotonic() + deadline
+        with self.changed:
+            while True:
+                event = found()
+                if event:
+                    return event
+                left = end - time.monotonic()
+                if left <= 0 or not self.changed.wait(left):
+                    tail = "\n".join(json.dumps(e) for e in self.seen[-15:])
+                    raise AssertionError(f"no event {kind} after {after}; the last:\n{tail}")
+
+    def of(self, kind):
+        with self.changed:
+            return [e for e in self.seen if e["kind"] == kind]
+
+
+def processes():
+    """(pid, comm, state, parent) of all processes."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text()
+        except OSError:
+            continue
+        name = text[text.index("(") + 1 : text.rindex(")")]
+        rest = text[text.rindex(")") + 2 :].split()
+        yield int(entry.name), name, rest[0], int(rest[1])
+
+
+def control_daemons(pipe):
+    """Pids of the daemons (not front-ends) with this pipe directory."""
+    found = []
+    for pid, name, state, _ in processes():
+        if not name.startswith("nvidia-cuda-mps") or state == "Z":
+            continue
+        try:
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"-f" in command and f"CUDA_MPS_PIPE_DIRECTORY={pipe}".encode() in environment:
+            found.append(pid)
+    return found
+
+
+class Supervisor:
+    def __init__(self, devices=1, settings=None, backend=None):
+        self.backend = backend or Backend(OPTIONS.backend, OPTIONS.build)
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="mps-", dir="/tmp"))
+        os.chmod(self.root, 0o755)
+        self.run = self.root / "run"
+        self.state = self.root / "state"
+        self.settings = {
+            "runDir": str(self.run),
+            "stateDir": str(self.state),
+            "devices": [
+                {
+                    "uuid": f"GPU-00000000-0000-0000-0000-{n:012d}",
+                    "index": n,
+                    "memory": "141Gi",
+                    "smCount": 132,
+                }
+                for n in range(devices)
+            ],
+            "mpsPath": [str(p) for p in self.backend.programs],
+            "libraryPath": [str(p) for p in self.backend.libraries],
+            "metricsListen": "",
+            "limits": {"activeThreadPercentage": 50, "pinnedDeviceMemory": "10Gi"},
+        }
+        self.settings.update(settings or {})
+        self.environment = {}  # on top of ours
+        self.process = None
+        self.output = open(self.root / "supervisor.log", "ab")
+        self.events = None
+        self.helpers = []
+        self.keep = False
+
+    # -- the supervisor's life --
+
+    def start(self, wait_ready=True, flags=()):
+        config = self.root / "supervisor.yaml"
+        config.write_text(json.dumps(self.settings))  # JSON is YAML
+        env = {**os.environ, "MPS_SIM_VERSION": self.backend.version, **self.environment}
+        if self.backend.real:
+            env.pop("MPS_SIM_VERSION")
+        after = self.events.last_id() if self.events else 0
+        self.process = subprocess.Popen(
+            [str(OPTIONS.build / "bin/mps-supervisor"), "--config", str(config), *flags],
+            stdout=self.output,
+            stderr=self.output,
+            stdin=subprocess.DEVNULL,
+            env=env,
+        )
+        if self.events is None:
+            self.events = Events(self.run / "supervisor.sock")
+        if wait_ready:
+            names = [f"gpu{n}.shared" for n in range(len(self.settings["devices"]))]
+            for name in names if wait_ready is True else wait_ready:
+                self.events.wait("ready", after, name)
+                self.wait_open(name)
+        return self
+
+    def wait_open(self, name="gpu0.shared"):
+        """Until the share's socket is the daemon's own: an instant after `ready`."""
+        ours, theirs = self.open_pipe(name) / "control", self.pipe(name) / "control"
+
+        def same():
+            try:
+                return os.stat(ours).st_ino == os.stat(theirs).st_ino
+            except FileNotFoundError:
+                return False
+
+        wait_until(same, f"the door of {name} is open")
+
+    def kill9(self):
+        self.process.kill()
+        self.process.wait()
+
+    def terminate(self):
+        self.process.terminate()
+        return self.process.wait(timeout=DEADLINE)
+
+    def close(self):
+        if self.events:
+            self.events.ended = True
+        for helper in self.helpers:
+            helper.kill()
+            helper.wait()
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        prefix = f"CUDA_MPS_PIPE_DIRECTORY={self.run}/".encode()
+        for pid, name, _, _ in processes():
+            if not name.startswith("nvidia-cuda-mps"):
+                continue
+            try:
+                if prefix in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+            except OSError:
+                pass
+        self.output.close()
+        if self.keep:
+            print(f"left for inspection: {self.root}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    # -- the API --
+
+    def get(self, path):
+        connection = UnixConnection(self.run / "supervisor.sock")
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        connection.close()
+        if response.status != 200:
+            raise AssertionError(f"GET {path}: {response.status} {body}")
+        return body
+
+    def post(self, path):
+        connection = UnixConnection(self.run / "supervisor.sock")
+        connection.request("POST", path, body="", headers={"Content-Length": "0"})
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        connection.close()
+        return response.status, body
+
+    def ctl(self, *arguments, socket_path=None):
+        """mps-ctl; (status, stdout, stderr)."""
+        path = socket_path or self.run / "supervisor.sock"
+        done = subprocess.run(
+            [str(OPTIONS.build / "bin/mps-ctl"), "--socket", str(path), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            stdin=subprocess.DEVNULL,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def instance(self, name="gpu0.shared"):
+        return self.get(f"/v1/instances/{name}")
+
+    # -- paths and programs --
+
+    def pipe(self, name="gpu0.shared"):
+        return self.run / name / "pipe"
+
+    def open_pipe(self, name="gpu0.shared"):
+        return self.run / name / "open/pipe"
+
+    def commands(self, *lines, pipe=None, uid=None):
+        """Runs commands through a front-end; (status, output)."""
+        done = subprocess.run(
+            [str(self.backend.control)],
+            input="".join(line + "\n" for line in lines),
+            env=self.backend.environment(pipe or self.pipe()),
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            user=uid,
+            group=uid,
+            extra_groups=[] if uid is not None else None,
+        )
+        return done.returncode, done.stdout
+
+    def probe(self, *arguments, name="gpu0.shared", prefix=(), **options):
+        """A CUDA program in the open share, started and not waited for."""
+        started = subprocess.Popen(
+            [*prefix, str(OPTIONS.build / "bin/mps-probe"), *arguments],
+            env=self.backend.environment(self.open_pipe(name)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            **options,
+        )
+        self.helpers.append(started)
+        return started
+
+    def silent_peer(self, path, uid=None):
+        """Another process that connects to a control socket, takes the greeting and says nothing."""
+        code = (
+            "import socket,sys;s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET);"
+            "s.connect(sys.argv[1]);s.recv(64);print('connected',flush=True);sys.stdin.read()"
+        )
+        peer = subprocess.Popen(
+            [PYTHON, "-c", code, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user=uid,
+        )
+        self.helpers.append(peer)
+        assert peer.stdout.readline() == "connected\n"
+        return peer
+
+    def held_session(self, pipe=None):
+        """Another process that opens the command session and keeps it open."""
+        session = subprocess.Popen(
+            [str(self.backend.control)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env=self.backend.environment(pipe or self.pipe()),
+            text=True,
+        )
+        self.helpers.append(session)
+        session.stdin.write("get_default_client_priority\n")
+        session.stdin.flush()
+        return session
+
+
+class Suite(unittest.TestCase):
+    """One supervisor a test, made by self.supervisor(); its folder is kept when the test fails."""
+
+    def setUp(self):
+        self.random = random.Random(OPTIONS.seed)
+        self.made = []
+
+    def supervisor(self, *args, **kwargs):
+        made = Supervisor(*args, **kwargs)
+        self.made.append(made)
+        return made
+
+    def run(self, result=None):
+        before = len(result.failures) + len(result.errors) if result else 0
+        outcome = super().run(result)
+        failed = result and len(result.failures) + len(result.errors) > before
+        for supervisor in getattr(self, "made", []):
+            supervisor.keep = bool(failed)
+            if failed:
+                supervisor.output.flush()
+                text = (supervisor.root / "supervisor.log").read_text(errors="replace")
+                print("\n".join(text.splitlines()[-40:]), file=sys.stderr)
+            supervisor.close()
+        return outcome
+
+
+def skip_unless(condition, reason):
+    return unittest.skipUnless(condition, reason)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", type=pathlib.Path, required=True)
+    parser.add_argument("--backend", required=True, help="real-, sim- or mixed-535 or -550")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("MPS_SEED", "1")))
+    parser.add_argument("--full", action="store_true", help="the long durations")
+    options, rest = parser.parse_known_args()
+    OPTIONS.__dict__.update(vars(options))
+    OPTIONS.build = options.build.resolve()
+    reason = Backend(options.backend, OPTIONS.build).missing()
+    if reason is None and os.geteuid() != 0:
+        reason = "needs root: other uids, namespaces"
+    if reason:
+        print(f"skipped: {reason}")
+        sys.exit(SKIPPED)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    unittest.main(argv=[sys.argv[0], *rest], verbosity=2, warnings="ignore")
