@@ -175,8 +175,9 @@ Answer Api::events(const Request& request, const std::string&) {
   // Behind an id the oldest come first, so that one can go on from the last; else the newest.
   std::deque<const Event*> found;
   const auto most = std::get<std::uint64_t>(limit);
-  const auto begin =
-      from_now ? log_.ring().begin() : first_after(log_, std::get<std::uint64_t>(since));
+  const auto begin = from_now
+                         ? log_.ring().begin()
+                         : first_after(log_, known_place(log_, std::get<std::uint64_t>(since)));
   for (auto next = begin; next != log_.ring().end(); ++next) {
     if (!filter.passes(*next)) continue;
     if (!from_now && found.size() >= most) break;

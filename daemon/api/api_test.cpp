@@ -247,23 +247,45 @@ TEST_CASE_FIXTURE(Fixture, "a stream from now on, and one that begins too early"
   auto now = std::get<std::unique_ptr<LineSource>>(ask("GET", "/v1/events?follow=1"));
   CHECK(now->take(1000).empty());
   EventStream early(*log, {"none", ""}, 0);
-  CHECK(early.take(1000) ==
-        R"({"kind":"events_missed","lastId":2,"message":"events 1 to 2 are no longer kept"})"
-        "\n");
+  CHECK(
+      early.take(1000) ==
+      R"({"count":2,"kind":"events_missed","lastId":2,"message":"events 1 to 2 are no longer kept"})"
+      "\n");
   CHECK(!early.ended());
 }
 
-TEST_CASE_FIXTURE(Fixture, "a reader that falls out of the ring is told so and ended") {
+TEST_CASE_FIXTURE(Fixture, "a reader that falls out of the ring is told so and goes on") {
   EventStream stream(*log, {}, 0);
   log->append(test::event("a", ""));
   CHECK(!stream.take(1000).empty());
   for (int i = 0; i < 10; ++i) log->append(test::event("a", ""));
-  CHECK(
-      stream.take(1000) ==
-      R"({"kind":"stream_lagged","lastId":3,"message":"read too slowly, events 2 to 3 were missed"})"
-      "\n");
-  CHECK(stream.ended());
-  CHECK(stream.take(1000).empty());
+  const std::string lagged =
+      R"({"count":2,"kind":"stream_lagged","lastId":3,"message":"read too slowly, )"
+      "events 2 to 3 were missed\"}\n";
+  CHECK(stream.take(1) == lagged);
+  CHECK(stream.take(1).find(R"("id":4,)") != std::string::npos);
+  CHECK(stream.take(100000).find(R"("id":11,)") != std::string::npos);
+  CHECK(!stream.ended());
+}
+
+TEST_CASE_FIXTURE(Fixture, "an id that is not known yet is of a journal that is gone") {
+  for (int i = 0; i < 3; ++i) log->append(test::event("a", ""));
+  const std::string most = "18446744073709551615";
+  CHECK(ids(reply("GET", "/v1/events?since=3")).empty());
+  CHECK(ids(reply("GET", "/v1/events?since=4")) == Ids{1, 2, 3});
+  CHECK(ids(reply("GET", "/v1/events?since=" + most)) == Ids{1, 2, 3});
+  auto stream = std::get<std::unique_ptr<LineSource>>(
+      ask("GET", "/v1/events?follow=1&kind=none&since=" + most));
+  CHECK(stream->take(1000) ==
+        R"({"kind":"ids_restarted","lastId":0,"message":"event 18446744073709551615 is not known: )"
+        "ids began anew, and all events that are kept follow\"}\n");
+  CHECK(stream->take(1000).empty());
+  for (int i = 0; i < 8; ++i) log->append(test::event("b", ""));
+  EventStream behind(*log, {}, 99);
+  const auto lines = behind.take(1);
+  CHECK(lines.find(R"("kind":"ids_restarted")") == 1);
+  CHECK(lines.find(R"("kind":"events_missed","lastId":3)") != std::string::npos);
+  CHECK(behind.take(1).find(R"("id":4,)") != std::string::npos);
 }
 
 TEST_CASE("targets") {

@@ -76,6 +76,8 @@ struct EventLog::Impl {
 
   void flush();
   bool write(const std::string& line);
+  bool rotate();
+  void not_written(const std::string& why);
   void wait_for_room(const Event& event, std::string line);
   void announce(const Event& event);
 
@@ -89,26 +91,47 @@ struct EventLog::Impl {
   std::uint64_t write_errors = 0;
   std::uint64_t torn = 0;
   std::uint64_t skipped = 0;
-  bool failing = false;
+  bool failing = false;           // to write
+  bool rotation_failing = false;  // and each is said once
   std::map<std::uint64_t, Listener> listeners;
   std::uint64_t last_listener = 0;
 };
 
+bool EventLog::Impl::rotate() {
+  const auto name = (settings.directory / "journal.jsonl").string();
+  if (file.rotate(encode(written))) {
+    if (rotation_failing) spdlog::info("{} is rotated again", name);
+    rotation_failing = false;
+    return true;
+  }
+  ++write_errors;
+  if (!rotation_failing) {
+    spdlog::error("{}; it grows to twice its limit until it can be rotated",
+                  Error::from_errno("rotate " + name, file.error()).message);
+  }
+  rotation_failing = true;
+  return false;
+}
+
+void EventLog::Impl::not_written(const std::string& why) {
+  ++write_errors;
+  if (!failing) spdlog::error("{}; events are kept in memory until it can be written", why);
+  failing = true;
+}
+
 bool EventLog::Impl::write(const std::string& line) {
-  if (file.size() >= settings.file_limit && !file.rotate(encode(written))) ++write_errors;
+  const auto name = (settings.directory / "journal.jsonl").string();
+  const bool too_long = file.size() >= settings.file_limit && !rotate();
+  if (too_long && file.size() / 2 >= settings.file_limit) {
+    not_written(name + " has twice its limit");
+    return false;
+  }
   if (file.append(line)) {
     if (failing) spdlog::info("the journal in {} is written again", settings.directory.string());
     failing = false;
     return true;
   }
-  ++write_errors;
-  if (!failing) {
-    spdlog::error(
-        "{}; events are kept in memory until it can be written",
-        Error::from_errno("write " + (settings.directory / "journal.jsonl").string(), file.error())
-            .message);
-  }
-  failing = true;
+  not_written(Error::from_errno("write " + name, file.error()).message);
   return false;
 }
 

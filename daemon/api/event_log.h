@@ -53,7 +53,8 @@ class EventLog {
   // skipped and counted). A journal that cannot be written is an Error at this point; later on
   // (disk full) events live in memory, `write_errors` counts, and with each event those that wait
   // are tried again, in order, so that the journal has no hole when there is room again (what waits
-  // is bounded: 4 MiB, then the oldest are given up).
+  // is bounded: 4 MiB, then the oldest are given up). A file that cannot be rotated is written up
+  // to twice its limit.
   static Result<std::unique_ptr<EventLog>> open(EventLogSettings settings);
   ~EventLog();
 
@@ -66,7 +67,7 @@ class EventLog {
   [[nodiscard]] std::uint64_t write_errors() const;
   [[nodiscard]] std::uint64_t torn_lines() const;     // cut off at open
   [[nodiscard]] std::uint64_t skipped_lines() const;  // unreadable at open
-  // The furthest recorded position in `instance`'s log, if its log is still `log`.
+  // The position recorded last in `instance`'s log, if its log is still `log`.
   [[nodiscard]] std::optional<std::uint64_t> position(const std::string& instance,
                                                       const std::string& log) const;
 

@@ -86,11 +86,11 @@ TEST_CASE("a new supervisor goes on where the old one stopped") {
     log->append(read_from_log(10));
     log->append(test::event("drained", "all gone"));
     log->append(read_from_log(30));
-    log->append(read_from_log(20));  // the furthest counts
+    log->append(read_from_log(20));  // a truncated log: the latest counts
   }
   auto log = open_in(directory, 3);
   CHECK(log->last_id() == 4);
-  CHECK(log->position("gpu0.shared", "1:2") == 30);
+  CHECK(log->position("gpu0.shared", "1:2") == 20);
   CHECK(!log->position("gpu0.shared", "another log"));
   CHECK(!log->position("gpu1.shared", "1:2"));
   REQUIRE(log->ring().size() == 3);
@@ -233,6 +233,32 @@ TEST_CASE("a rotation that finds no room changes nothing") {
   CHECK(log->last_id() == 3);
   CHECK(log->position("gpu0.shared", "1:2") == 30);
   CHECK(log->skipped_lines() == 0);
+}
+
+TEST_CASE("a file that cannot be rotated grows to twice its limit and no further") {
+  const TempDir directory;
+  const auto file = directory.path() / "journal.jsonl";
+  auto log = open_in(directory, 4096, 1000);
+  // A directory in the place of the new file.
+  std::filesystem::create_directory(file.string() + ".new");
+  while (std::filesystem::file_size(file) < 2000) log->append(read_from_log(log->last_id() + 1));
+  const auto full = contents(file);
+  const auto errors = log->write_errors();
+  CHECK(errors > 0);
+  log->append(read_from_log(100));
+  log->append(read_from_log(101));
+  CHECK(contents(file) == full);
+  CHECK(log->write_errors() == errors + 4);  // neither rotated nor written, twice
+  CHECK(log->position("gpu0.shared", "1:2") == 101);
+  const auto last = log->last_id();
+  std::filesystem::remove(file.string() + ".new");
+  log->append(read_from_log(102));
+  log.reset();
+  log = open_in(directory, 4096, 1000);
+  CHECK(log->skipped_lines() == 0);
+  CHECK(log->last_id() == last + 1);
+  CHECK(log->ring().size() == last + 1);
+  CHECK(log->position("gpu0.shared", "1:2") == 102);
 }
 
 TEST_CASE("a journal that cannot be opened is an error with its reason") {

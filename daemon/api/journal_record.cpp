@@ -50,13 +50,8 @@ Checkpoint checkpoint_from(const nlohmann::json& json) {
 
 void Checkpoint::note(const Event& event) {
   last_id = std::max(last_id, event.id);
-  if (!event.position) return;
-  auto& known = positions[event.instance];
-  if (known.log == event.position->log) {
-    known.end_offset = std::max(known.end_offset, event.position->end_offset);
-  } else {
-    known = *event.position;
-  }
+  // The latest and not the furthest: a log that was truncated is read from its beginning.
+  if (event.position) positions[event.instance] = *event.position;
 }
 
 std::string encode(const Event& event) {

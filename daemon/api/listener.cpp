@@ -16,7 +16,11 @@
 #include <boost/beast/core/basic_stream.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>
+#include <cstdint>
+#include <exception>
+#include <optional>
 #include <set>
+#include <string>
 #include <utility>
 
 namespace mps::api {
@@ -31,7 +35,8 @@ using Stream = beast::basic_stream<Protocol, asio::any_io_executor>;
 namespace {
 
 constexpr auto k_awaitable = asio::as_tuple(asio::use_awaitable);
-constexpr std::size_t k_piece = 64 * 1024;               // of a stream, in one write
+constexpr std::size_t k_piece = 1024 * 1024;             // of a stream, in one write
+constexpr std::size_t k_read_buffer = 128 * 1024;        // a request, and what comes behind it
 constexpr std::size_t k_refusals = 16;                   // 503s being said at once
 constexpr std::chrono::milliseconds k_linger{1000};      // for a peer to read its error
 constexpr std::size_t k_linger_bytes = 2 * 1024 * 1024;  // and to finish what it was saying
@@ -101,6 +106,7 @@ struct HttpListener::Core : std::enable_shared_from_this<Core> {
 
   static asio::awaitable<void> accept_loop(std::shared_ptr<Core> self);
   void admit(Protocol::socket socket);
+  bool make_room();
   void stop();
   void gone(Session* session);
 
@@ -111,6 +117,7 @@ struct HttpListener::Core : std::enable_shared_from_this<Core> {
   HttpLimits limits;
   Handler handler;
   std::set<Session*> sessions;
+  std::uint64_t turns = 0;  // counts the waits for a request, so that they have an order
   std::size_t streams = 0;
   std::size_t refusals = 0;
   bool stopping = false;
@@ -120,21 +127,36 @@ struct HttpListener::Core : std::enable_shared_from_this<Core> {
 class HttpListener::Session : public std::enable_shared_from_this<Session> {
  public:
   Session(std::shared_ptr<Core> core, Protocol::socket socket)
-      : core_(std::move(core)), stream_(std::move(socket)), wake_(core_->executor) {
+      : core_(std::move(core)),
+        stream_(std::move(socket)),
+        wake_(core_->executor),
+        waiting_(++core_->turns) {
     peer_ = peer_of(stream_.socket().native_handle());
   }
+  // Also where its coroutine could not even begin.
+  ~Session() { core_->sessions.erase(this); }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
 
   static asio::awaitable<void> run(std::shared_ptr<Session> self);
   static asio::awaitable<void> refuse(std::shared_ptr<Session> self);
   void stop();
   void close() { stream_.close(); }
 
+  // The smallest is the first to make room: those never served before others, then those that
+  // wait longest. None: it is being served.
+  [[nodiscard]] std::optional<std::pair<bool, std::uint64_t>> dispensable() const {
+    if (waiting_ == 0) return std::nullopt;
+    return std::pair(served_, waiting_);
+  }
+
  private:
   using Parser = http::request_parser<http::string_body>;
 
   asio::awaitable<bool> serve_one();
   asio::awaitable<bool> answer(const http::request<http::string_body>& message);
-  asio::awaitable<bool> send(Reply reply, unsigned version, bool keep_alive);
+  asio::awaitable<bool> send(Reply reply, unsigned version, bool keep_alive,
+                             bool header_only = false);
   asio::awaitable<void> stream_lines();
   asio::awaitable<bool> write_piece(const std::string& piece);
   asio::awaitable<void> linger();
@@ -144,9 +166,11 @@ class HttpListener::Session : public std::enable_shared_from_this<Session> {
   std::shared_ptr<Core> core_;
   Stream stream_;
   asio::steady_timer wake_;
-  beast::flat_buffer buffer_{k_piece * 2};
+  beast::flat_buffer buffer_{k_read_buffer};
   std::optional<Peer> peer_;
   std::unique_ptr<LineSource> source_;
+  std::uint64_t waiting_;  // for a request, in this turn; 0: not waiting
+  bool served_ = false;
   bool reading_ = false;
   bool peer_gone_ = false;
   bool stopping_ = false;
@@ -156,20 +180,39 @@ class HttpListener::Session : public std::enable_shared_from_this<Session> {
 
 asio::awaitable<void> HttpListener::Core::accept_loop(std::shared_ptr<Core> self) {
   while (!self->stopping) {
-    auto [error, socket] = co_await self->acceptor.async_accept(k_awaitable);
-    if (self->stopping) co_return;
-    if (!error) {
-      self->admit(std::move(socket));
-    } else if (error != asio::error::connection_aborted) {
-      spdlog::warn("accept: {}", error.message());
-      self->retry.expires_after(self->limits.accept_retry);
-      (void)co_await self->retry.async_wait(k_awaitable);
+    bool failed = true;
+    try {
+      auto [error, socket] = co_await self->acceptor.async_accept(k_awaitable);
+      if (self->stopping) co_return;
+      failed = error && error != asio::error::connection_aborted;
+      if (failed) spdlog::warn("accept: {}", error.message());
+      if (!error) self->admit(std::move(socket));
+    } catch (const std::exception& failure) {
+      // One connection is lost, and not those that come after it.
+      failed = true;
+      spdlog::error("accept: {}", failure.what());
     }
+    if (!failed) continue;
+    self->retry.expires_after(self->limits.accept_retry);
+    (void)co_await self->retry.async_wait(k_awaitable);
   }
 }
 
+// Ends the most dispensable connection; its place is free at once. False: all are being served.
+bool HttpListener::Core::make_room() {
+  Session* first = nullptr;
+  for (auto* session : sessions) {
+    if (!session->dispensable()) continue;
+    if (first == nullptr || *session->dispensable() < *first->dispensable()) first = session;
+  }
+  if (first == nullptr) return false;
+  sessions.erase(first);
+  first->stop();
+  return true;
+}
+
 void HttpListener::Core::admit(Protocol::socket socket) {
-  const bool full = sessions.size() >= limits.connections;
+  const bool full = sessions.size() >= limits.connections && !make_room();
   if (full && refusals >= k_refusals) return;
   auto session = std::make_shared<Session>(shared_from_this(), std::move(socket));
   const auto ended = [](std::exception_ptr failure) {
@@ -239,7 +282,9 @@ asio::awaitable<bool> HttpListener::Session::serve_one() {
   parser.body_limit(core_->limits.body_bytes);
   stream_.expires_after(core_->limits.read_deadline);
   reading_ = true;
+  waiting_ = ++core_->turns;
   const auto [error, size] = co_await http::async_read(stream_, buffer_, parser, k_awaitable);
+  waiting_ = 0;
   reading_ = false;
   if (stopping_) co_return false;
   if (!error) co_return co_await answer(parser.get());
@@ -252,9 +297,12 @@ asio::awaitable<bool> HttpListener::Session::serve_one() {
 
 asio::awaitable<bool> HttpListener::Session::answer(
     const http::request<http::string_body>& message) {
+  served_ = true;
   auto answer = ask(message);
   if (auto* reply = std::get_if<Reply>(&answer)) {
-    co_return co_await send(std::move(*reply), message.version(), message.keep_alive());
+    const bool header_only = message.method() == http::verb::head;
+    co_return co_await send(std::move(*reply), message.version(), message.keep_alive(),
+                            header_only);
   }
   source_ = std::get<std::unique_ptr<LineSource>>(std::move(answer));
   const Counted counted(core_->streams);
@@ -283,10 +331,16 @@ Answer HttpListener::Session::ask(const http::request<http::string_body>& messag
   }
 }
 
-asio::awaitable<bool> HttpListener::Session::send(Reply reply, unsigned version, bool keep_alive) {
+asio::awaitable<bool> HttpListener::Session::send(Reply reply, unsigned version, bool keep_alive,
+                                                  bool header_only) {
   const bool stay = keep_alive && !stopping_;
   const auto message = message_from(std::move(reply), version, stay);
   stream_.expires_after(core_->limits.write_deadline);
+  if (header_only) {
+    http::response_serializer<http::string_body> serializer(message);
+    const auto [error, size] = co_await http::async_write_header(stream_, serializer, k_awaitable);
+    co_return !error && stay;
+  }
   const auto [error, size] = co_await http::async_write(stream_, message, k_awaitable);
   co_return !error && stay;
 }
@@ -357,7 +411,8 @@ asio::awaitable<bool> HttpListener::Session::write_piece(const std::string& piec
 HttpListener::HttpListener(const asio::any_io_executor& executor, UniqueFd socket, int family,
                            HttpLimits limits, Handler handler)
     : core_(std::make_shared<Core>(executor, limits, std::move(handler))) {
-  core_->acceptor.assign(Protocol(family, 0), socket.release());
+  core_->acceptor.assign(Protocol(family, 0), socket.get());
+  (void)socket.release();  // it is the acceptor's only now: assign may throw
   asio::co_spawn(executor, Core::accept_loop(core_), asio::detached);
 }
 

@@ -1,5 +1,6 @@
 // HTTP/1.1 over any stream socket: accepts, reads requests within limits, writes what a handler
-// answers. One slow, silent or hostile peer costs one connection and no more.
+// answers. One slow, silent or hostile peer costs one connection and no more; where there are too
+// many, those that say nothing make room for newcomers.
 //
 // Threading: everything on one executor. After stop() (or the destructor) the handler is not called
 // again and no line source is touched; connections end by themselves, within `stop_grace`.
@@ -20,7 +21,7 @@ namespace mps::api {
 struct HttpLimits {
   std::size_t header_bytes = 8 * 1024;
   std::size_t body_bytes = 64 * 1024;
-  std::size_t connections = 64;                     // at once; further ones get 503
+  std::size_t connections = 64;                     // at once; with all busy, others get 503
   std::size_t streams = 32;                         // of these, answers without an end
   std::chrono::milliseconds read_deadline{30000};   // for a whole request, from the first moment on
   std::chrono::milliseconds write_deadline{10000};  // for an answer; of a stream, for each piece

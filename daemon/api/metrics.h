@@ -3,6 +3,7 @@
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,11 +34,19 @@ struct ListenAddress {
 };
 Result<ListenAddress> parse_listen_address(const std::string& text);
 
+// A probe says all it has to say at once.
+inline HttpLimits metrics_limits() {
+  HttpLimits limits;
+  limits.read_deadline = std::chrono::milliseconds(5000);
+  return limits;
+}
+
 class MetricsServer {
  public:
   static Result<std::unique_ptr<MetricsServer>> open(const boost::asio::any_io_executor& executor,
                                                      const std::string& listen, const Agent& agent,
-                                                     const EventLog& log, HttpLimits limits = {});
+                                                     const EventLog& log,
+                                                     HttpLimits limits = metrics_limits());
   void stop() { listener_.stop(); }
   [[nodiscard]] std::uint16_t port() const { return port_; }  // as bound
   static std::vector<RouteInfo> routes();

@@ -1,8 +1,10 @@
 #include "api/server.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <fstream>
 
 #include "api/test_support.h"
@@ -67,6 +69,17 @@ struct Fixture {
 
 struct QuickFixture : Fixture {
   QuickFixture() : Fixture(quick()) {}
+};
+
+// None of its connections ends by itself, and each may be a stream.
+struct CrowdedFixture : Fixture {
+  static HttpLimits crowded() {
+    auto limits = quick();
+    limits.read_deadline = test::k_deadline * 2;
+    limits.streams = 4;
+    return limits;
+  }
+  CrowdedFixture() : Fixture(crowded()) {}
 };
 
 std::string error_response(const std::string& head, const std::string& code,
@@ -172,11 +185,66 @@ TEST_CASE_FIXTURE(QuickFixture, "hostile requests get an error or an end") {
   CHECK(wait_until([this] { return connections() == 0; }));
 }
 
-TEST_CASE_FIXTURE(QuickFixture,
+TEST_CASE_FIXTURE(CrowdedFixture, "connections that say nothing make room for others") {
+  Socket served(path);
+  served.send(k_get);
+  CHECK(served.receive("}}") == not_found());
+  Socket first(path);
+  Socket second(path);
+  second.send("GET /");
+  Socket third(path);
+  REQUIRE(wait_until([this] { return connections() == 4; }));
+  Socket fourth(path);
+  CHECK(first.receive() == "");
+  fourth.send(k_get);
+  CHECK(fourth.receive("}}") == not_found());
+  Socket fifth(path);
+  CHECK(second.receive() == "");
+  Socket sixth(path);
+  CHECK(third.receive() == "");
+  CHECK(connections() == 4);
+  served.send(k_get);
+  CHECK(served.receive("}}") == not_found());
+  for (auto* peer : {&fifth, &sixth}) {
+    peer->send(k_get);
+    CHECK(peer->receive("}}") == not_found());
+  }
+  Socket seventh(path);
+  CHECK(fourth.receive() == "");  // all were served once, and it waits longest
+  CHECK(connections() == 4);
+}
+
+TEST_CASE_FIXTURE(Fixture, "HEAD is answered without a body, and the connection goes on") {
+  Socket peer(path);
+  peer.send("HEAD /v1/status HTTP/1.1\r\n\r\n" + std::string(k_get));
+  const std::string body =
+      R"({"error":{"code":"method_not_allowed","message":"HEAD is not for /v1/status, use GET"}})";
+  CHECK(peer.receive("}}") ==
+        "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: application/json\r\nAllow: GET\r\n"
+        "Content-Length: " +
+            std::to_string(body.size()) + "\r\n\r\n" + not_found());
+}
+
+TEST_CASE("a listener that cannot be made closes its socket") {
+  boost::asio::io_context io;
+  mps::UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int number = socket.get();
+  // Known to the reactor already, it is refused there.
+  boost::asio::posix::stream_descriptor other(io, number);
+  CHECK_THROWS_AS(HttpListener(io.get_executor(), std::move(socket), AF_UNIX, {}, nullptr),
+                  boost::system::system_error);
+  CHECK(::fcntl(number, F_GETFD) == -1);
+  other.release();
+}
+
+TEST_CASE_FIXTURE(CrowdedFixture,
                   "too many connections are told so, and those that stay are served") {
   std::vector<std::unique_ptr<Socket>> peers;
-  for (int i = 0; i < 4; ++i) peers.push_back(std::make_unique<Socket>(path));
-  REQUIRE(wait_until([this] { return connections() == 4; }));
+  for (int i = 0; i < 4; ++i) {
+    peers.push_back(std::make_unique<Socket>(path));
+    peers.back()->send("GET /v1/events?follow=1 HTTP/1.1\r\n\r\n");
+    peers.back()->receive("\r\n\r\n");
+  }
   Socket further(path);
   CHECK(further.receive() == error_response("503 Service Unavailable", "too_many_connections",
                                             "too many connections, try again"));

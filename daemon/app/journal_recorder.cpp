@@ -13,9 +13,9 @@ namespace {
 
 // Kinds that an operator should see without looking for them; the rest is information.
 const std::set<std::string, std::less<>> k_warnings{
-    "start_failed",    "channel_busy",   "channel_blocked", "channel_unanswered",
-    "wedged",          "limits_drifted", "fault",           "server_start_failed",
-    "server_orphaned", "log_flood",      "log_lost",        "door_failed"};
+    "start_failed",   "channel_busy", "channel_blocked",     "channel_unanswered", "wedged",
+    "limits_drifted", "fault",        "server_start_failed", "server_orphaned",    "door_mended",
+    "log_flood",      "log_lost",     "door_failed"};
 
 std::string field(const api::Event& event, const char* key) {
   const auto found = event.data.find(key);

@@ -1,21 +1,18 @@
-// Control daemons that an earlier supervisor of the same run directory left running, found by what
-// they are: the program's name, our uid, and the pipe directory in their environment.
+// Control daemons that an earlier supervisor of the same run directory left running.
 #pragma once
 
 #include <filesystem>
 #include <map>
 #include <string>
-#include <vector>
 
-#include "instance/actor.h"
-#include "process/proc.h"
+#include "instance/found_daemon.h"
 
 namespace mps::app {
 
-// By instance id. Where two claim one pipe directory (a daemon forks before it executes a server),
-// the older one counts.
-std::map<std::string, instance::FoundDaemon> find_left_daemons(const process::Proc& proc,
-                                                               const std::filesystem::path& run_dir,
-                                                               uid_t uid);
+// By instance id. The daemon of an instance is who holds the lock in its pipe directory: the lock
+// file is ours alone, so a process that only looks like a daemon (uid 0 in a container can choose
+// its name, arguments and environment) is never taken for one.
+std::map<std::string, instance::FoundDaemon> find_left_daemons(
+    const std::filesystem::path& run_dir);
 
 }  // namespace mps::app

@@ -16,6 +16,7 @@
 #include "app/run_lock.h"
 #include "app/settings.h"
 #include "app/supervisor.h"
+#include "process/reaper.h"
 
 namespace {
 
@@ -121,13 +122,6 @@ int fail(const std::string& message) {
   return k_failed;
 }
 
-Result<void> make_state_directory(const std::filesystem::path& path) {
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
-    return Error::from_errno("cannot make the state directory " + path.string(), errno);
-  }
-  return {};
-}
-
 int run(app::Settings settings) {
   auto environment = app::current_environment();
   auto programs = app::find_programs(settings.mps_path, environment);
@@ -139,10 +133,18 @@ int run(app::Settings settings) {
     return k_locked;
   }
   if (const auto* error = std::get_if<Error>(&lock)) return fail(error->message);
-  if (auto made = make_state_directory(settings.state_dir); !made) {
+  if (auto made = app::make_private_directory(settings.state_dir); !made) {
     return fail(made.error().message);
   }
+  // One spelling: a daemon's pipe directory must be the same path for the next supervisor.
+  std::error_code unreadable;
+  settings.run_dir = std::filesystem::canonical(settings.run_dir, unreadable);
+  if (unreadable) return fail("cannot resolve the run directory: " + unreadable.message());
+  if (const auto troubles = app::check_settings(settings); !troubles.empty()) {
+    return fail(troubles.front());
+  }
   boost::asio::io_context io(1);
+  (void)process::start_reaper(io.get_executor());  // as pid 1 in a container
   auto supervisor =
       app::Supervisor::open(io, std::move(settings), std::move(*programs), std::move(environment),
                             std::get<UniqueFd>(std::move(lock)));
@@ -173,6 +175,8 @@ int main(int argc, char** argv) {
   spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %^%l%$ %v");
   // A front-end or an HTTP peer that goes away is an error of that write, not our end.
   (void)std::signal(SIGPIPE, SIG_IGN);
+  // A parent that ignored it passes that on, and the kernel would then reap our children unseen.
+  (void)std::signal(SIGCHLD, SIG_DFL);
   ::umask(022);
   auto settings = load_settings(flags);
   if (!settings) return k_usage;

@@ -1,6 +1,7 @@
 #include "app/run_lock.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -20,6 +21,26 @@ TEST_CASE("one supervisor a run directory, and the second learns who it is") {
     CHECK(std::get<LockHeld>(second).holder == ::getpid());
   }
   CHECK(std::holds_alternative<UniqueFd>(lock_run_directory(run_dir)));
+  std::filesystem::remove_all(root);
+}
+
+TEST_CASE("directories that others could change are refused") {
+  std::string root = "/tmp/mps-lock-XXXXXX";
+  REQUIRE(::mkdtemp(root.data()) != nullptr);
+  const auto path = std::filesystem::path(root) / "run";
+  REQUIRE(::mkdir(path.c_str(), 0700) == 0);
+  REQUIRE(::chmod(path.c_str(), 0777) == 0);
+  const auto lock = lock_run_directory(path);
+  REQUIRE(std::holds_alternative<Error>(lock));
+  CHECK(std::get<Error>(lock).message ==
+        path.string() +
+            " can be written by others than its owner: chmod go-w it, or choose another");
+  CHECK_FALSE(make_private_directory(path).has_value());
+  REQUIRE(::chmod(path.c_str(), 0755) == 0);
+  REQUIRE(make_private_directory(path).has_value());
+  struct stat found {};
+  REQUIRE(::stat(path.c_str(), &found) == 0);
+  CHECK((found.st_mode & 0777) == 0700);
   std::filesystem::remove_all(root);
 }
 

@@ -5,12 +5,14 @@
 #include <sys/statvfs.h>
 
 #include <algorithm>
+#include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
+#include <utility>
 
 #include "app/left_daemons.h"
 #include "app/notify.h"
@@ -131,10 +133,9 @@ Result<void> Supervisor::open_sockets() {
 
 asio::awaitable<void> Supervisor::run() {
   asio::signal_set signals(io_, SIGTERM, SIGINT);
-  auto found = find_left_daemons(process::Proc(), settings_.run_dir, ::geteuid());
   take_inventory(co_await devices_->list());
   co_await settle_compute_modes();
-  start_instances(std::move(found));
+  start_instances();
   co_spawn(io_, watch_devices(), asio::detached);
   co_spawn(io_, watch_disks(), asio::detached);
   if (const auto interval = watchdog_interval()) {
@@ -151,19 +152,49 @@ asio::awaitable<void> Supervisor::run() {
   co_await end();
 }
 
-void Supervisor::start_instances(std::map<std::string, instance::FoundDaemon> found) {
-  for (const auto& device : inventory_.devices) {
-    if (!device.not_capable.empty()) continue;
-    const auto id = instance_id(device);
-    if (actors_.contains(id)) continue;
-    auto actor = make_actor(device, id);
-    actors_[id] = actor;
-    auto left = found.extract(id);
-    actor->start(left ? std::optional(left.mapped()) : std::nullopt);
+bool Supervisor::inventory_is_sure() const {
+  return inventory_.error.empty() && !inventory_.devices.empty() &&
+         std::all_of(inventory_.devices.begin(), inventory_.devices.end(),
+                     [](const device::Device& device) { return device.error.empty(); });
+}
+
+void Supervisor::start_instances() {
+  const auto lacks = [this](const device::Device& device) {
+    const auto known = actors_.find(instance_id(device));
+    return known == actors_.end() || known->second->device() != device.uuid;
+  };
+  const auto& devices = inventory_.devices;
+  if (leftovers_settled_ && std::none_of(devices.begin(), devices.end(), lacks)) return;
+  auto found = find_left_daemons(settings_.run_dir);
+  for (const auto& device : devices) settle_instance(device, found);
+  if (!inventory_is_sure()) return;
+  leftovers_settled_ = true;
+  for (const auto& [id, daemon] : found) {
+    if (!actors_.contains(id) && !leaving_.contains(id)) end_leftover(id, daemon);
   }
-  // Without an inventory nobody can say that a daemon belongs to no device: it is left for later.
-  if (inventory_.devices.empty()) return;
-  for (const auto& [id, daemon] : found) end_leftover(id, daemon);
+}
+
+void Supervisor::settle_instance(const device::Device& device,
+                                 std::map<std::string, instance::FoundDaemon>& found) {
+  const auto id = instance_id(device);
+  if (const auto known = actors_.find(id); known != actors_.end()) {
+    if (known->second->device() == device.uuid) return;
+    // Another device has the name now (MIG made anew, GPUs renumbered).
+    auto old = known->second;
+    actors_.erase(known);
+    leaving_[id] = old;
+    (void)old->ask(instance::DrainWanted{});
+  }
+  auto left = found.extract(id);
+  // MPS cannot run there (any more): what runs from before is left to its clients.
+  if (!device.not_capable.empty() || leaving_.contains(id)) return;
+  if (left && !left.mapped().device.empty() && left.mapped().device != device.uuid) {
+    end_leftover(id, left.mapped());
+    return;
+  }
+  auto actor = make_actor(device, id);
+  actors_[id] = actor;
+  actor->start(left ? std::optional(left.mapped()) : std::nullopt);
 }
 
 std::shared_ptr<instance::Actor> Supervisor::make_actor(const device::Device& device,
@@ -186,30 +217,45 @@ std::shared_ptr<instance::Actor> Supervisor::make_actor(const device::Device& de
   return made;
 }
 
-// Its device is not among ours any more: it is taken up once more, to be ended in order.
+// Its device is not among ours any more: it is taken up once more, to be drained and ended.
 void Supervisor::end_leftover(const std::string& id, const instance::FoundDaemon& found) {
-  spdlog::warn(
-      "{}: a control daemon, pid {}, was left running, and its device is not here any "
-      "more: it is ended",
-      id, found.pid);
+  if (!process::is_running(process::Proc(), found.pid, found.start_ticks)) return;
+  say("leftover", id + ": a control daemon, pid " + std::to_string(found.pid) + " for " +
+                      (found.device.empty() ? "an unknown device" : printable(found.device)) +
+                      ", was left running and its device is not here any more: it is ended when "
+                      "its clients have gone");
   device::Device gone;
+  gone.uuid = found.device;
   auto actor = make_actor(gone, id);
-  leaving_[id] = actor;
   actor->start(found);
-  (void)actor->ask(instance::ShutdownWanted{});
+  (void)actor->ask(instance::DrainWanted{});
+  if (actor->daemon_runs()) leaving_[id] = actor;
 }
 
 void Supervisor::changed() {
   change_.cancel();
+  if (leaving_.empty() || std::exchange(forgetting_, true)) return;
+  // Not from inside an actor's own call.
+  asio::post(io_, [this] { forget_the_gone(); });
+}
+
+void Supervisor::forget_the_gone() {
+  forgetting_ = false;
+  const auto before = leaving_.size();
   for (auto place = leaving_.begin(); place != leaving_.end();) {
     if (place->second->daemon_runs()) {
       ++place;
-    } else {
-      // Not from inside its own call.
-      asio::post(io_, [actor = place->second] { actor->close(); });
-      place = leaving_.erase(place);
+      continue;
     }
+    place->second->close();
+    place = leaving_.erase(place);
   }
+  if (leaving_.size() != before && !ending_) start_instances();  // its name is free again
+}
+
+void Supervisor::say_once(const std::string& about, const std::string& kind,
+                          const std::string& message) {
+  if (said_.insert(about).second) say(kind, message);
 }
 
 void Supervisor::say(const std::string& kind, const std::string& message) {
@@ -227,10 +273,9 @@ void Supervisor::take_inventory(device::Inventory fresh) {
     say("devices_unknown", fresh.error + "; without NVML, devices can be declared in the settings");
   }
   for (const auto& device : fresh.devices) {
-    const auto trouble = device.uuid + ": " + device.error;
-    if (!device.error.empty() && said_.insert(trouble).second) {
-      say("device_error", device.short_name() + " (" + device.uuid + "): " + device.error);
-    }
+    if (device.error.empty()) continue;
+    say_once(device.uuid + ": " + device.error, "device_error",
+             device.short_name() + " (" + device.uuid + "): " + device.error);
   }
   inventory_ = std::move(fresh);
 }
@@ -244,10 +289,7 @@ asio::awaitable<void> Supervisor::watch_devices() {
     take_inventory(co_await devices_->list());
     if (ending_) co_return;
     co_await settle_compute_modes();
-    auto found = actors_.empty()
-                     ? find_left_daemons(process::Proc(), settings_.run_dir, ::geteuid())
-                     : std::map<std::string, instance::FoundDaemon>();
-    start_instances(std::move(found));
+    start_instances();
   }
 }
 
@@ -264,12 +306,15 @@ asio::awaitable<void> Supervisor::settle_compute_modes() {
       continue;
     }
     if (auto noted = ledger_.remember(device.uuid, *device.compute_mode); !noted) {
-      say("compute_mode_failed", "compute modes are left alone: " + noted.error().message);
+      say_once("compute modes", "compute_mode_failed",
+               "compute modes are left alone: " + noted.error().message);
       co_return;
     }
     const auto uuid = device.uuid;
     auto set = co_await devices_->set_compute_mode(uuid, device::ComputeMode::exclusive_process);
-    if (!set) say("compute_mode_failed", uuid + ": " + set.error().message);
+    if (!set) {
+      say_once("compute mode " + uuid, "compute_mode_failed", uuid + ": " + set.error().message);
+    }
   }
 }
 
@@ -278,10 +323,8 @@ asio::awaitable<void> Supervisor::put_back_compute_modes() {
   for (const auto& [uuid, mode] : changed) {
     auto set = co_await devices_->set_compute_mode(uuid, mode);
     if (!set) {
-      if (said_.insert("compute mode " + uuid).second) {
-        say("compute_mode_failed",
-            uuid + ": cannot be put back to " + to_string(mode) + ": " + set.error().message);
-      }
+      say_once("put back " + uuid, "compute_mode_failed",
+               uuid + ": cannot be put back to " + to_string(mode) + ": " + set.error().message);
       continue;
     }
     spdlog::info("{}: compute mode put back to {}", uuid, to_string(mode));

@@ -52,9 +52,15 @@ class Supervisor : public api::Agent {
              std::unique_ptr<process::Follower> follower, device::ComputeModeLedger ledger);
 
   Result<void> open_sockets();
-  void start_instances(std::map<std::string, instance::FoundDaemon> found);
+  void start_instances();
+  // Whether nothing is missing from the inventory that might be there: only then can a daemon be
+  // said to belong to no device.
+  [[nodiscard]] bool inventory_is_sure() const;
+  void settle_instance(const device::Device& device,
+                       std::map<std::string, instance::FoundDaemon>& found);
   std::shared_ptr<instance::Actor> make_actor(const device::Device& device, const std::string& id);
   void end_leftover(const std::string& id, const instance::FoundDaemon& found);
+  void forget_the_gone();
   void take_inventory(device::Inventory fresh);
   boost::asio::awaitable<void> settle_compute_modes();
   boost::asio::awaitable<void> put_back_compute_modes();
@@ -66,6 +72,7 @@ class Supervisor : public api::Agent {
   boost::asio::awaitable<bool> wait_for_ends(std::chrono::milliseconds limit);
   [[nodiscard]] bool any_daemon_runs() const;
   void changed();
+  void say_once(const std::string& about, const std::string& kind, const std::string& message);
   void say(const std::string& kind, const std::string& message);
   VerbResult ask(const std::string& instance, const instance::Input& verb, std::string done);
 
@@ -87,6 +94,8 @@ class Supervisor : public api::Agent {
   std::unique_ptr<api::MetricsServer> metrics_;
   boost::asio::steady_timer change_;  // cancelled when an instance changed
   std::chrono::system_clock::time_point started_at_;
+  bool leftovers_settled_ = false;  // daemons without a device were looked for, once for sure
+  bool forgetting_ = false;
   bool ending_ = false;
 };
 

@@ -1,6 +1,9 @@
 #include "control/channel.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -71,7 +74,10 @@ struct Channel::Impl : std::enable_shared_from_this<Impl> {
   void abandon(const std::shared_ptr<Ticket>& ticket);
   void close();
   void look_around(Evidence& evidence, pid_t front_end) const;
-  [[nodiscard]] std::vector<Peer> strangers(pid_t front_end) const;
+  // Ourselves (a greeting that is being asked for) and process 1 have a connection, but no name: a
+  // holder that is named may be sent a signal.
+  [[nodiscard]] std::vector<Peer> strangers(const std::vector<process::SocketPeer>& peers,
+                                            pid_t front_end) const;
 
   asio::any_io_executor executor;
   ChannelSettings settings;
@@ -145,7 +151,7 @@ asio::awaitable<void> Channel::Impl::work(std::shared_ptr<Impl> self) {
     try {
       outcome = co_await attempt(self, ticket);
     } catch (const std::exception& error) {  // out of memory or descriptors
-      outcome = Unanswered{std::string("the front-end could not be watched: ") + error.what()};
+      outcome = Absent{std::string("the front-end could not be watched: ") + error.what(), true};
     }
     // Where attempt() could not do so itself.
     if (const auto left = self->front_end.lock()) co_await FrontEnd::end(left);
@@ -189,29 +195,32 @@ asio::awaitable<Outcome> Channel::Impl::attempt(std::shared_ptr<Impl> self,
 
 void Channel::Impl::look_around(Evidence& evidence, pid_t front_end_pid) const {
   evidence.daemon = daemon_state(daemon);
-  if (evidence.daemon == DaemonState::running) evidence.peers = strangers(front_end_pid);
+  if (evidence.daemon != DaemonState::running) return;
+  auto control = settings.control_socket;
+  auto privileged = control;
+  privileged += "_privileged";
+  const std::array paths{std::move(control), std::move(privileged)};
+  try {
+    const auto deadline = std::chrono::steady_clock::now() + settings.look_limit;
+    const auto found = process::peers_of(daemon, paths, deadline);
+    evidence.peers_known = found && found->complete;
+    if (found) evidence.peers = strangers(found->peers, front_end_pid);
+  } catch (const std::exception&) {  // out of memory or descriptors
+    evidence.peers_known = false;
+  }
 }
 
-std::vector<Peer> Channel::Impl::strangers(pid_t front_end_pid) const {
-  std::vector<std::pair<int, Peer>> found;
-  for (const bool privileged : {false, true}) {
-    auto path = settings.control_socket;
-    if (privileged) path += "_privileged";
-    const auto peers = process::peers_of(daemon, path);
-    // Nobody is named then; the outcome is the same but for the name.
-    if (!peers) continue;
-    for (const auto& peer : *peers) {
-      const bool known = peer.pid == front_end_pid ||
-                         std::find(friends.begin(), friends.end(), peer.pid) != friends.end();
-      if (known || (peer.pid != 0 && is_child_of(peer.pid, daemon))) continue;
-      found.emplace_back(peer.descriptor, Peer{peer.pid, peer.name, privileged});
-    }
-  }
-  std::sort(found.begin(), found.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
+std::vector<Peer> Channel::Impl::strangers(const std::vector<process::SocketPeer>& peers,
+                                           pid_t front_end_pid) const {
   std::vector<Peer> result;
-  result.reserve(found.size());
-  for (auto& [descriptor, peer] : found) result.push_back(std::move(peer));
+  for (const auto& peer : peers) {
+    const bool known = peer.pid == front_end_pid ||
+                       std::find(friends.begin(), friends.end(), peer.pid) != friends.end();
+    if (known || (peer.pid != 0 && is_child_of(peer.pid, daemon))) continue;
+    const bool privileged = peer.path == 1;
+    const bool nameable = peer.pid != ::getpid() && peer.pid != 1;
+    result.push_back(nameable ? Peer{peer.pid, peer.name, privileged} : Peer{0, "", privileged});
+  }
   return result;
 }
 

@@ -38,6 +38,8 @@ struct ChannelSettings {
   // it goes <pipe>/control_privileged.
   std::filesystem::path control_socket;
   std::chrono::milliseconds timeout{3000};
+  // For seeing who else is connected when there is no answer; the reactor stands still meanwhile.
+  std::chrono::milliseconds look_limit{150};
 };
 
 struct ChannelCounters {

@@ -97,6 +97,7 @@ struct Bench {
     settings.environment = {"PATH=/usr/bin:/bin", "DIR=" + (dir / "").string()};
     settings.control_socket = dir / "control";
     settings.timeout = timeout;
+    settings.look_limit = look_limit;
     channel = std::make_unique<Channel>(io->get_executor(), std::move(settings));
   }
 
@@ -137,6 +138,7 @@ struct Bench {
   }
 
   TempDir dir;
+  std::chrono::milliseconds look_limit = k_generous;
   std::unique_ptr<asio::io_context> io = std::make_unique<asio::io_context>();
   std::unique_ptr<Channel> channel;
 };
@@ -395,8 +397,8 @@ std::function<void(int)> listener(fs::path path) {
     const auto address = address_of(path);
     ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
     ::listen(socket, 8);
-    ::write(report, "l", 1);
-    while (::accept(socket, nullptr, nullptr) >= 0) ::write(report, "a", 1);
+    (void)!::write(report, "l", 1);
+    while (::accept(socket, nullptr, nullptr) >= 0) (void)!::write(report, "a", 1);
   };
 }
 
@@ -463,6 +465,31 @@ TEST_CASE("the newest of several peers is who the daemon waits for") {
   CHECK((bench.run(k_one) == Outcome(Blocked{second.pid(), own_name()})));
   second.end();
   CHECK((bench.run(k_one) == Outcome(Blocked{first.pid(), own_name()})));
+}
+
+TEST_CASE("a look without time finds nobody guilty, nor the daemon") {
+  Bench bench;
+  bench.look_limit = 0ms;
+  Bench hanging("exec sleep 1000", 100ms);
+  bench.make(hanging.dir / "front-end", 100ms);
+  Helper daemon(listener(bench.dir / "control"));
+  daemon.await_event();
+  Helper peer(silent_peer(bench.dir / "control"));
+  daemon.await_event();
+  bench.channel->set_daemon(daemon.pid());
+  CHECK((bench.run(k_one) == Outcome(Blocked{})));
+}
+
+TEST_CASE("we are never named ourselves") {
+  Bench bench("exec sleep 1000", 100ms);
+  Helper daemon(listener(bench.dir / "control"));
+  daemon.await_event();
+  const UniqueFd own(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  const auto address = address_of(bench.dir / "control");
+  REQUIRE(::connect(own.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
+  daemon.await_event();
+  bench.channel->set_daemon(daemon.pid());
+  CHECK((bench.run(k_one) == Outcome(Blocked{})));
 }
 
 }  // namespace

@@ -54,6 +54,8 @@ struct Unanswered {
 // Nobody listens there: the front-end found no daemon, or could not be started at all.
 struct Absent {
   std::string why;
+  bool front_end_failed = false;  // our own trouble (program gone, no descriptors): says nothing
+                                  // about the daemon
   bool operator==(const Absent&) const = default;
 };
 

@@ -46,6 +46,8 @@ const Peer& likeliest_session(const std::vector<Peer>& peers) {
 
 Outcome without_end(const Evidence& evidence) {
   if (evidence.daemon == DaemonState::stopped) return Stopped{};
+  // A daemon that waits for somebody unseen is not one to be replaced.
+  if (!evidence.peers_known) return Blocked{};
   // The daemon takes one connection at a time, so the newest is the one that it waits for.
   if (!evidence.peers.empty()) return held_by<Blocked>(evidence.peers.back());
   return Unanswered{"no answer within " + format_duration(evidence.timeout)};
@@ -53,8 +55,10 @@ Outcome without_end(const Evidence& evidence) {
 
 Outcome without_answer(const Evidence& evidence) {
   const bool cut_off = contains(evidence.output, "Unknown command \"end-of-");
-  if (was_turned_away(evidence) || (cut_off && !evidence.peers.empty())) {
-    return evidence.peers.empty() ? Busy{} : held_by<Busy>(likeliest_session(evidence.peers));
+  if (was_turned_away(evidence) ||
+      (cut_off && (!evidence.peers_known || !evidence.peers.empty()))) {
+    if (!evidence.peers_known || evidence.peers.empty()) return Busy{};
+    return held_by<Busy>(likeliest_session(evidence.peers));
   }
   auto why = "the front-end " + evidence.ending;
   if (trim(evidence.output).empty()) return Unanswered{why + " and said nothing"};
@@ -65,7 +69,7 @@ Outcome without_answer(const Evidence& evidence) {
 }  // namespace
 
 Outcome verdict(const Evidence& evidence) {
-  if (evidence.start_error) return Absent{*evidence.start_error};
+  if (evidence.start_error) return Absent{*evidence.start_error, true};
   if (evidence.answers) return Answered{*evidence.answers};
   if (evidence.flooded) return Unanswered{"the front-end printed more than is ever an answer"};
   if (contains(evidence.output, k_no_daemon)) return Absent{std::string(k_no_daemon)};

@@ -41,6 +41,9 @@ struct Evidence {
   std::string ending;  // "exited with status 1"
   DaemonState daemon = DaemonState::unknown;
   std::vector<Peer> peers;  // strangers only, oldest first
+  // False: they could not be listed, or not all of them, so nobody is accused, and that there is
+  // nobody is not known either.
+  bool peers_known = true;
 };
 
 Outcome verdict(const Evidence& evidence);

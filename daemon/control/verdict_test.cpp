@@ -44,6 +44,11 @@ Evidence with(Evidence evidence, DaemonState state) {
   return evidence;
 }
 
+Evidence unlisted(Evidence evidence) {
+  evidence.peers_known = false;
+  return evidence;
+}
+
 Evidence flooded() {
   auto evidence = hung();
   evidence.timed_out = false;
@@ -82,7 +87,7 @@ TEST_CASE("what came of a batch") {
       {"answered, whatever the status", answered(ended(1, "x")), yes},
       {"answered, but did not end", answered(hung()), yes},
       {"answered beside strangers", answered(with(ended(0, "x"), {k_python})), yes},
-      {"not started", not_started(), Absent{"exec /x: No such file or directory"}},
+      {"not started", not_started(), Absent{"exec /x: No such file or directory", true}},
       {"no daemon", ended(1, "Cannot find MPS control daemon process\n"),
        Absent{"Cannot find MPS control daemon process"}},
       {"no daemon, said late",
@@ -95,6 +100,13 @@ TEST_CASE("what came of a batch") {
       {"died while it hung", with(hung(), DaemonState::gone),
        Absent{"the control daemon has ended"}},
 
+      {"hung, and who is connected is not known", unlisted(hung()), Blocked{}},
+      {"hung, and not all who are connected are known", unlisted(with(hung(), {k_python})),
+       Blocked{}},
+      {"hung, stopped all the same", unlisted(with(hung(), DaemonState::stopped)), Stopped{}},
+      {"turned away by one of those not known", unlisted(with(ended(0, ""), {k_shell})), Busy{}},
+      {"cut off by one of those not known", unlisted(ended(0, "Unknown command \"end-of-1\"\n")),
+       Busy{}},
       {"turned away", with(ended(1, k_cannot_send), {k_shell}), Busy{4711, "nvidia-cuda-mps"}},
       {"turned away in silence", with(ended(0, ""), {k_shell}), Busy{4711, "nvidia-cuda-mps"}},
       {"turned away in silence, with status 1", with(ended(1, ""), {k_shell}),

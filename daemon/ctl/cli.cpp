@@ -1,10 +1,8 @@
 #include "ctl/cli.h"
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <functional>
-#include <map>
-#include <memory>
+#include <string_view>
 
 #include "base/text.h"
 #include "ctl/commands.h"
@@ -146,6 +144,22 @@ int CommandLine::completion() const {
   return k_done;
 }
 
+// In our own words where CLI11 only says that a subcommand is missing.
+std::string usage_error(const CommandLine& line, const CLI::ParseError& wrong) {
+  const auto extras = line.app.remaining();
+  if (!line.app.get_subcommands().empty() || extras.empty()) return printable(wrong.what(), 400);
+  const auto commands = line.infos();
+  std::vector<std::string_view> names;
+  for (const auto& command : commands) names.emplace_back(command.name);
+  const bool option = extras.front().starts_with('-');
+  auto message = std::string("unknown ") + (option ? "option" : "command") + " \"" +
+                 printable(extras.front(), 64) + "\"";
+  if (const auto meant = did_you_mean(extras.front(), names)) {
+    message += "; did you mean \"" + std::string(*meant) + "\"?";
+  }
+  return message;
+}
+
 }  // namespace
 
 int run(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& err) {
@@ -155,7 +169,7 @@ int run(const std::vector<std::string>& arguments, std::ostream& out, std::ostre
     line.app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& wrong) {
     if (wrong.get_exit_code() == 0) return line.app.exit(wrong, out, err);
-    err << "mps-ctl: " << printable(wrong.what(), 400) << "\nRun mps-ctl --help for usage.\n";
+    err << "mps-ctl: " << usage_error(line, wrong) << "\nRun mps-ctl --help for usage.\n";
     return k_usage;
   }
   return line.action(line.console());

@@ -126,7 +126,7 @@ TEST_CASE("a supervisor that does not answer") {
   REQUIRE(!response);
   CHECK(response.error().message ==
         "the supervisor at " + path.string() + " does not answer: no answer in time");
-  const auto stream = client.follow("/v1/events?follow=1", [](const std::string&) {});
+  const auto stream = client.follow("/v1/events?follow=1", [](const std::string&) { return true; });
   REQUIRE(!stream);
   CHECK(stream.error().message == response.error().message);
 }
@@ -135,7 +135,13 @@ TEST_CASE("wrong usage") {
   const auto none = run({});
   CHECK(none.status == 2);
   CHECK(none.err == "mps-ctl: A subcommand is required\nRun mps-ctl --help for usage.\n");
-  CHECK(run({"statsu"}).status == 2);
+  const auto unknown = run({"statsu"});
+  CHECK(unknown.status == 2);
+  CHECK(unknown.err ==
+        "mps-ctl: unknown command \"statsu\"; did you mean \"status\"?\nRun mps-ctl --help for "
+        "usage.\n");
+  CHECK(run({"--bogus"}).err ==
+        "mps-ctl: unknown option \"--bogus\"\nRun mps-ctl --help for usage.\n");
   CHECK(run({"drain"}).status == 2);
   CHECK(run({"-o", "xml", "status"}).status == 2);
   CHECK(run({"events", "--since", "x"}).status == 2);
@@ -207,8 +213,18 @@ TEST_CASE_FIXTURE(Fixture, "events are followed until the supervisor goes") {
   CHECK(wait_until([&] { return seen.text().find(R"("kind":"two")") != std::string::npos; }));
   stop();
   follower.join();
-  CHECK(status == 3);
+  CHECK(status == 0);
   CHECK(err.str() == "mps-ctl: the supervisor at " + path.string() + " has ended the stream\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "following ends when its output cannot be written") {
+  append("one");
+  std::ofstream full("/dev/full");
+  std::ostringstream err;
+  const int status =
+      mps::ctl::run({"events", "--follow", "--since", "0", "--retry", "--socket", path}, full, err);
+  CHECK(status == 1);
+  CHECK(err.str() == "mps-ctl: the output cannot be written\n");
 }
 
 TEST_CASE_FIXTURE(Fixture, "clients are watched until the supervisor goes") {

@@ -76,9 +76,6 @@ class Exchange {
     }
     response_.status = parser.get().result_int();
     co_await read_body(parser, on_line, silence);
-    if (response_.status == 200 && error_.message.empty()) {
-      error_ = Error{"the supervisor at " + socket_ + " has ended the stream"};
-    }
   }
 
   Result<Response> result() && {
@@ -116,6 +113,7 @@ class Exchange {
       const auto [error, size] =
           co_await http::async_read_some(stream_, buffer_, parser, k_awaitable);
       take({piece.data(), piece.size() - parser.get().body().size}, on_line);
+      if (enough_) co_return;
       if (error && error != http::error::need_buffer) {
         no_answer(error);
         co_return;
@@ -132,7 +130,10 @@ class Exchange {
     for (auto end = piece.find('\n'); end != std::string_view::npos; end = piece.find('\n')) {
       line_ += piece.substr(0, end);
       piece.remove_prefix(end + 1);
-      if (!line_.empty()) on_line(line_);
+      if (!line_.empty() && !on_line(line_)) {
+        enough_ = true;
+        return;
+      }
       line_.clear();
     }
     line_ += piece.substr(0, k_line_limit - std::min(line_.size(), k_line_limit));
@@ -149,6 +150,7 @@ class Exchange {
   std::string socket_;
   std::chrono::milliseconds timeout_;
   std::string line_;
+  bool enough_ = false;
   Response response_;
   Error error_;
 };

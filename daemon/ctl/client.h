@@ -22,10 +22,11 @@ class Client {
   Result<Response> request(const std::string& method, const std::string& target,
                            const std::string& body = "");
 
-  // Gives each line of a stream, until the supervisor ends it (an Error, always). A response that
-  // is no stream is given back. Lines that say nothing but that the stream lives are left out;
-  // where even those fail to come for `silence`, that is an Error too.
-  using OnLine = std::function<void(const std::string&)>;
+  // Gives each line of a stream, until the supervisor ends it in order or `on_line` says false:
+  // then the response has status 200 and no body. A response that is no stream is given back. Lines
+  // that say nothing but that the stream lives are left out; where even those fail to come for
+  // `silence`, that is an Error too.
+  using OnLine = std::function<bool(const std::string&)>;
   Result<Response> follow(const std::string& target, const OnLine& on_line,
                           std::chrono::milliseconds silence = std::chrono::seconds(45));
 

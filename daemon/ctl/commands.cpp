@@ -94,23 +94,37 @@ std::string event_text(Format format, const json& event, const std::string& line
   return event_line(event, format == Format::wide);
 }
 
+// How a stream came to its end, and whether another one may go further.
+struct StreamEnd {
+  int status = k_done;
+  std::string message;
+  bool passes = true;
+};
+
+StreamEnd end_of_stream(const Console& console, const Result<Response>& ended) {
+  if (!ended) return {k_unreachable, ended.error().message};
+  if (ended->status >= 300) return {k_failed, error_message(*ended), ended->status >= 500};
+  return {k_done, "the supervisor at " + console.socket + " has ended the stream"};
+}
+
 int follow_events(const Console& console, const EventsOptions& options) {
   auto since = options.since;
   const auto on_line = [&console, &since](const std::string& line) {
     const auto event = json::parse(line, nullptr, false);
-    if (!event.is_object()) return;
+    if (!event.is_object()) return true;
     for (const char* name : {"id", "lastId"}) {
       const auto found = event.find(name);
       if (found != event.end() && found->is_number_unsigned()) since = found->get<std::uint64_t>();
     }
     console.out << event_text(console.format, event, line) << std::flush;
+    return console.out.good();
   };
   for (;;) {
     const auto ended = Client(console.socket).follow(events_target(options, since), on_line);
-    if (ended && ended->status < 500) return fail(console, k_failed, error_message(*ended));
-    const auto why = ended ? error_message(*ended) : ended.error().message;
-    const int status = fail(console, ended ? k_failed : k_unreachable, why);
-    if (!options.retry || !console.out.good()) return status;
+    if (!console.out.good()) return fail(console, k_failed, "the output cannot be written");
+    const auto why = end_of_stream(console, ended);
+    const int status = fail(console, why.status, why.message);
+    if (!options.retry || !why.passes) return status;
     std::this_thread::sleep_for(k_retry_pause);
   }
 }

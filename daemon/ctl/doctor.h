@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "device/device.h"
+#include "device/source.h"
 
 namespace mps::ctl {
 
@@ -38,7 +39,7 @@ struct DoctorOptions {
   // The devices of the settings; none: NVML is asked.
   std::optional<std::vector<device::Device>> devices{};
   std::string nvml_library = "libnvidia-ml.so.1";
-  std::chrono::milliseconds nvml_timeout{5000};
+  std::chrono::milliseconds nvml_timeout = device::NvmlSettings{}.timeout;
   std::string supervisor_error{};         // why it was not reached; empty: it was
   std::optional<pid_t> supervisor_pid{};  // where it is known
 

@@ -250,6 +250,17 @@ void check_strangers(const DoctorFacts& facts, Findings& findings) {
   }
 }
 
+void check_unknown_daemons(const DoctorFacts& facts, Findings& findings) {
+  if (facts.unknown_daemons == 0) return;
+  const bool one = facts.unknown_daemons == 1;
+  findings.push_back({Severity::note, "other daemons",
+                      "where " + std::to_string(facts.unknown_daemons) +
+                          (one ? " control daemon runs" : " control daemons run") +
+                          " can be seen by root alone: the supervisor's own are not told from "
+                          "others",
+                      "run doctor as root"});
+}
+
 std::string some_of(const std::vector<std::string>& names) {
   std::string text;
   for (std::size_t i = 0; i < std::min(names.size(), k_names_shown); ++i) {
@@ -365,6 +376,7 @@ Findings evaluate(const DoctorFacts& facts) {
   check_socket_length(facts, findings);
   check_file_system(facts.run_dir, findings);
   check_strangers(facts, findings);
+  check_unknown_daemons(facts, findings);
   check_shared_memory(facts.shared_memory, findings);
   check_open_files(facts, findings);
   check_supervisor(facts, findings);

@@ -1,9 +1,11 @@
 #include "ctl/doctor_facts.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -146,16 +148,33 @@ bool is_below(const fs::path& path, const fs::path& folder) {
   return !relative.empty() && *relative.begin() != "..";
 }
 
-std::vector<ForeignDaemon> foreign_daemons(const DoctorOptions& options) {
-  std::vector<ForeignDaemon> daemons;
+// 0: it can be; else errno.
+int why_unreadable(const fs::path& file) {
+  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  return fd ? 0 : errno;
+}
+
+void look_for_daemons(const DoctorOptions& options, DoctorFacts& facts) {
   const process::Proc proc(options.proc);
   for (const auto pid : proc.pids()) {
     if (!is_control_daemon(proc.command_line(pid))) continue;
     auto pipe = proc.environment(pid, "CUDA_MPS_PIPE_DIRECTORY");
     if (pipe && is_below(*pipe, options.run_dir)) continue;
-    daemons.push_back({pid, std::move(pipe)});
+    const auto environment = options.proc / std::to_string(pid) / "environ";
+    const int unreadable = pipe ? 0 : why_unreadable(environment);
+    if (unreadable == 0) {
+      facts.foreign_daemons.push_back({pid, std::move(pipe)});
+    } else if (unreadable != ENOENT && unreadable != ESRCH) {
+      ++facts.unknown_daemons;
+    }
   }
-  return daemons;
+}
+
+// Both are asked: /proc may hide others' processes, and may be that of a test.
+bool is_gone(const DoctorOptions& options, pid_t pid) {
+  std::error_code ignored;
+  if (fs::exists(options.proc / std::to_string(pid), ignored)) return false;
+  return ::kill(pid, 0) != 0 && errno == ESRCH;
 }
 
 SharedMemoryFacts look_at_shared_memory(const DoctorOptions& options) {
@@ -170,10 +189,7 @@ SharedMemoryFacts look_at_shared_memory(const DoctorOptions& options) {
   for (std::size_t i = 0; !error && entry != fs::directory_iterator{} && i < k_max_entries; ++i) {
     const auto name = entry->path().filename().string();
     const auto pid = pid_of_shared_memory(name);
-    std::error_code ignored;
-    if (pid && !fs::exists(options.proc / std::to_string(*pid), ignored)) {
-      facts.stale.push_back(name);
-    }
+    if (pid && is_gone(options, *pid)) facts.stale.push_back(name);
     entry.increment(error);
   }
   std::ranges::sort(facts.stale);
@@ -257,7 +273,6 @@ DoctorFacts gather_facts(const DoctorOptions& options) {
                     .kernel_driver = kernel_driver_version(options.proc),
                     .declared_devices = options.devices.has_value(),
                     .run_dir = look_at_run_dir(options.run_dir),
-                    .foreign_daemons = foreign_daemons(options),
                     .shared_memory = look_at_shared_memory(options),
                     .supervisor_error = options.supervisor_error};
   if (options.devices) {
@@ -266,6 +281,7 @@ DoctorFacts gather_facts(const DoctorOptions& options) {
     facts.inventory = ask_nvml(options);
   }
   look_at_default_directory(options.default_pipe_directory, facts);
+  look_for_daemons(options, facts);
   look_at_open_files(options, facts);
   look_at_kernel(facts);
   return facts;

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -56,6 +57,7 @@ struct DoctorFacts {
   bool default_pipe_directory_exists = false;
   bool default_control_socket_exists = false;
   std::vector<ForeignDaemon> foreign_daemons{};
+  std::size_t unknown_daemons = 0;  // control daemons, ours or not: we may not see where they run
   SharedMemoryFacts shared_memory{};
   std::optional<std::uint64_t> open_files{};  // the soft limit
   bool open_files_of_supervisor = false;      // else of this program

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,12 @@ std::vector<std::string> said(const std::function<void(DoctorFacts&)>& change) {
     if (finding.severity != Severity::ok) lines.push_back(line_of(finding));
   }
   return lines;
+}
+
+std::string hexadecimal(pid_t pid) {
+  std::ostringstream text;
+  text << std::hex << pid;
+  return text.str();
 }
 
 using Lines = std::vector<std::string>;
@@ -240,6 +247,10 @@ TEST_CASE("what others left on the node") {
        {"warning|other daemons|nvidia-cuda-mps-control, pid 77, runs in /x\\x0a: it is not the "
         "supervisor's, and its limits are its own|end it where it is left over: echo quit | "
         "CUDA_MPS_PIPE_DIRECTORY=/x\\x0a nvidia-cuda-mps-control"}},
+      {[](DoctorFacts& f) { f.unknown_daemons = 2; },
+       {"note|other daemons|where 2 control daemons run can be seen by root alone: the "
+        "supervisor's "
+        "own are not told from others|run doctor as root"}},
       {[](DoctorFacts& f) { f.shared_memory.present = false; },
        {"error|shared memory|/dev/shm is missing: MPS servers and clients meet there|mount a tmpfs "
         "on /dev/shm"}},
@@ -328,11 +339,16 @@ TEST_CASE("gathering: another root for what the node shows") {
   write("proc/12/cmdline", control + nul + "-multiuser-server" + nul + "-d" + nul);
   write("proc/12/environ", "CUDA_MPS_PIPE_DIRECTORY=" + (root / "run/../other").string() + nul);
   write("proc/13/cmdline", control + nul);
+  // Gone meanwhile, and one that cannot be opened, which root meets only like this.
+  write("proc/15/cmdline", control + nul + "-d" + nul);
+  write("proc/16/cmdline", control + nul + "-d" + nul);
+  fs::create_symlink("environ", root / "proc/16/environ");
   write("proc/14/limits",
         "Limit                     Soft Limit           Hard Limit           Units     \n"
         "Max open files            4096                 1048576              files     \n");
   write("shm/cuda.shm.0.a.1", "");
-  write("shm/cuda.shm.0.fff.1", "");
+  write("shm/cuda.shm.0.7fffffff.1", "");  // no kernel gives so high a pid
+  write("shm/cuda.shm.0." + hexadecimal(::getpid()) + ".1", "");
   write("shm/other", "");
   fs::create_directory(root / "run");
   ::chmod((root / "run").c_str(), 0750);
@@ -352,7 +368,8 @@ TEST_CASE("gathering: another root for what the node shows") {
   CHECK(facts.foreign_daemons[0].pid == 11);
   CHECK_FALSE(facts.foreign_daemons[0].pipe_directory.has_value());
   CHECK(facts.foreign_daemons[1].pipe_directory == (root / "run/../other").string());
-  CHECK(facts.shared_memory.stale == std::vector<std::string>{"cuda.shm.0.fff.1"});
+  CHECK(facts.unknown_daemons == 1);
+  CHECK(facts.shared_memory.stale == std::vector<std::string>{"cuda.shm.0.7fffffff.1"});
   CHECK(facts.open_files == 4096);
   CHECK(facts.open_files_of_supervisor);
   CHECK(facts.run_dir.exists);

@@ -35,6 +35,8 @@ struct Device {
   bool declared = false;     // from the settings, not from NVML
   // Why MPS cannot run here (see capability.h for the words); empty: it can.
   std::string not_capable{};
+  // False: what decides over it could not be asked now; then not_capable may be of earlier.
+  bool capability_known = true;
   // What is wrong with it now ("NVML no longer reports it", "nvmlDeviceGetMemoryInfo: …"); empty:
   // nothing.
   std::string error{};

@@ -37,8 +37,11 @@ void fill_unknown(Device& now, const Device& before) {
   fill(now.compute_capability_major, before.compute_capability_major);
   fill(now.compute_capability_minor, before.compute_capability_minor);
   fill(now.compute_mode, before.compute_mode);
-  fill(now.mig_enabled, before.mig_enabled);
-  fill(now.not_capable, before.not_capable);
+  // Where it is known now, an empty value is an answer and no gap.
+  if (!now.capability_known) {
+    fill(now.mig_enabled, before.mig_enabled);
+    fill(now.not_capable, before.not_capable);
+  }
 }
 
 // One update: first the devices that are known keep their places, then newcomers get theirs.

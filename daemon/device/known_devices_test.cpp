@@ -94,6 +94,25 @@ TEST_CASE("what was known stands in for what could not be asked") {
   CHECK(now.error.empty());
 }
 
+TEST_CASE("a reason against MPS stays only while nobody can say whether it still holds") {
+  KnownDevices known;
+  auto device = gpu("A", 0);
+  device.mig_enabled = true;
+  device.not_capable = "MIG is enabled";
+  known.update(scan_of({device}));
+  auto failing = gpu("A", 0);
+  failing.error = "nvmlDeviceGetMigMode: Unknown Error";
+  failing.capability_known = false;
+  auto now = known.update(scan_of({failing})).devices.at(0);
+  CHECK(now.mig_enabled);
+  CHECK(now.not_capable == "MIG is enabled");
+  failing.error = "nvmlDeviceGetMemoryInfo: Unknown Error";
+  failing.capability_known = true;
+  now = known.update(scan_of({failing})).devices.at(0);
+  CHECK_FALSE(now.mig_enabled);
+  CHECK(now.not_capable.empty());
+}
+
 TEST_CASE("the MIG devices of a parent that could not be asked show why") {
   KnownDevices known;
   known.update(scan_of({gpu("A", 0), mig("M", 0, 0)}));
@@ -106,11 +125,12 @@ TEST_CASE("the MIG devices of a parent that could not be asked show why") {
 
 TEST_CASE("no answer and a failure of the whole") {
   KnownDevices known;
-  CHECK(known.unanswered("NVML did not answer within 5s").error == "NVML did not answer within 5s");
+  CHECK(known.unanswered("NVML did not answer within 30s").error ==
+        "NVML did not answer within 30s");
   CHECK(known.failed("nvmlInit: Driver Not Loaded").error == "NVML: nvmlInit: Driver Not Loaded");
   known.update(scan_of({gpu("A", 0)}));
-  auto inventory = known.unanswered("NVML did not answer within 5s");
-  CHECK(text_of(inventory) == "A gpu0: NVML did not answer within 5s");
+  auto inventory = known.unanswered("NVML did not answer within 30s");
+  CHECK(text_of(inventory) == "A gpu0: NVML did not answer within 30s");
   CHECK(inventory.error.empty());
   inventory = known.failed("nvmlInit: Driver Not Loaded");
   CHECK(text_of(inventory) == "A gpu0: nvmlInit: Driver Not Loaded");

@@ -12,6 +12,7 @@ constexpr Return k_not_supported = 3;
 constexpr Return k_not_found = 6;
 constexpr Return k_driver_not_loaded = 9;
 constexpr Return k_function_not_found = 13;
+constexpr Return k_lib_rm_version_mismatch = 18;
 constexpr Return k_argument_version_mismatch = 25;
 
 struct DeviceHandle;  // opaque

@@ -65,8 +65,13 @@ Result<void> Library::bind() {
 
 std::string Library::describe(const char* symbol, Return code) const {
   const char* text = error_string.call != nullptr ? error_string.call(code) : nullptr;
-  return without_version(symbol) + ": " +
-         (text != nullptr ? std::string(text) : "error " + std::to_string(code));
+  auto message = without_version(symbol) + ": " +
+                 (text != nullptr ? std::string(text) : "error " + std::to_string(code));
+  // A library is never unloaded, so ours stays the old driver's.
+  if (code == k_lib_rm_version_mismatch) {
+    message += "; restart mps-supervisor to load the new library";
+  }
+  return message;
 }
 
 Result<Session> Session::open(Library& library, const std::string& name) {

@@ -27,13 +27,17 @@ class Reader {
   Reader(const Library& library, Handle handle, Device& device)
       : library_(library), handle_(handle), device_(device) {}
 
+  // As ask(), for what says whether MPS can run here.
+  template <typename Signature, typename... Arguments>
+  bool ask_capability(const Entry<Signature>& entry, Arguments... arguments) {
+    const auto code = library_.call(entry, handle_, arguments...);
+    device_.capability_known = device_.capability_known && (code == k_success || is_lacking(code));
+    return judge(entry.symbol, code);
+  }
+
   template <typename Signature, typename... Arguments>
   bool ask(const Entry<Signature>& entry, Arguments... arguments) {
-    const auto code = library_.call(entry, handle_, arguments...);
-    if (code == k_success) return true;
-    const bool lacking = code == k_not_supported || code == k_function_not_found;
-    if (!lacking && device_.error.empty()) device_.error = library_.describe(entry.symbol, code);
-    return false;
+    return judge(entry.symbol, library_.call(entry, handle_, arguments...));
   }
 
   void read_name() {
@@ -66,7 +70,8 @@ class Reader {
   void read_compute_capability() {
     int major = 0;
     int minor = 0;
-    if (!ask(library_.compute_capability, &major, &minor) || major < 0 || minor < 0) return;
+    if (!ask_capability(library_.compute_capability, &major, &minor) || major < 0 || minor < 0)
+      return;
     device_.compute_capability_major = static_cast<unsigned>(major);
     device_.compute_capability_minor = static_cast<unsigned>(minor);
   }
@@ -87,22 +92,35 @@ class Reader {
 
   void read_compute_mode() {
     unsigned mode = 0;
-    if (!ask(library_.compute_mode, &mode) || mode >= k_compute_mode_count) return;
+    if (!ask_capability(library_.compute_mode, &mode) || mode >= k_compute_mode_count) return;
     device_.compute_mode = static_cast<ComputeMode>(mode);
   }
 
   void read_mig_mode() {
     unsigned current = 0;
     unsigned pending = 0;
-    if (ask(library_.mig_mode, &current, &pending)) device_.mig_enabled = current == k_mig_enabled;
+    if (ask_capability(library_.mig_mode, &current, &pending))
+      device_.mig_enabled = current == k_mig_enabled;
   }
 
   bool is_vgpu_guest() {
     unsigned mode = 0;
-    return ask(library_.virtualization, &mode) && mode == k_virtualization_vgpu_guest;
+    return ask_capability(library_.virtualization, &mode) && mode == k_virtualization_vgpu_guest;
   }
 
  private:
+  static bool is_lacking(Return code) {
+    return code == k_not_supported || code == k_function_not_found;
+  }
+
+  bool judge(const char* symbol, Return code) {
+    if (code == k_success) return true;
+    if (!is_lacking(code) && device_.error.empty()) {
+      device_.error = library_.describe(symbol, code);
+    }
+    return false;
+  }
+
   const Library& library_;
   Handle handle_;
   Device& device_;
@@ -198,7 +216,8 @@ class Scanner {
                   .name = gpu.name + " MIG",
                   .pci_bus_id = gpu.pci_bus_id,
                   .compute_capability_major = gpu.compute_capability_major,
-                  .compute_capability_minor = gpu.compute_capability_minor};
+                  .compute_capability_minor = gpu.compute_capability_minor,
+                  .capability_known = gpu.capability_known};
     Reader reader(library_, handle, device);
     reader.read_name();
     reader.read_memory();

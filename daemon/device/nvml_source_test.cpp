@@ -182,6 +182,21 @@ TEST_CASE_FIXTURE(Fixture, "a failing call is an error of its device") {
   CHECK(list().devices.at(1).error == "nvmlDeviceGetUUID: GPU is lost");
 }
 
+TEST_CASE_FIXTURE(Fixture, "a GPU is capable again as soon as NVML says so, whatever else fails") {
+  write("gpu GPU-A mode=prohibited\n");
+  CHECK_FALSE(list().devices.at(0).not_capable.empty());
+  write("gpu GPU-A mode=default\nfail nvmlDeviceGetComputeMode 999 GPU-A\n");
+  auto device = list().devices.at(0);
+  CHECK_FALSE(device.capability_known);
+  CHECK_FALSE(device.not_capable.empty());
+  CHECK(device.error == "nvmlDeviceGetComputeMode: Unknown Error");
+  write("gpu GPU-A mode=default\nfail nvmlDeviceGetMemoryInfo_v2 999 GPU-A\n");
+  device = list().devices.at(0);
+  CHECK(device.capability_known);
+  CHECK(device.not_capable.empty());
+  CHECK(device.error == "nvmlDeviceGetMemoryInfo: Unknown Error");
+}
+
 TEST_CASE_FIXTURE(Fixture, "an older library has fewer entry points") {
   write(
       "gpu GPU-A\nfail nvmlDeviceGetMemoryInfo_v2 13\nfail nvmlDeviceGetNumGpuCores 13\n"
@@ -209,6 +224,13 @@ TEST_CASE_FIXTURE(Fixture, "a driver that is not loaded is tried again") {
   inventory = list();
   CHECK(inventory.error == "NVML: nvmlDeviceGetCount: Unknown Error");
   CHECK(inventory.devices.at(0).error == "nvmlDeviceGetCount: Unknown Error");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a driver that was replaced under us needs a new process") {
+  write("gpu GPU-A\nfail nvmlInit_v2 18\n");
+  const auto error = list().error;
+  CHECK(error.starts_with("NVML: nvmlInit: "));
+  CHECK(error.ends_with("; restart mps-supervisor to load the new library"));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a library that is missing, and one that is another") {

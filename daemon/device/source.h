@@ -31,7 +31,9 @@ class Source {
 
 struct NvmlSettings {
   std::string library = "libnvidia-ml.so.1";  // a name for dlopen, or a path
-  std::chrono::milliseconds timeout{5000};    // for each list() or set_compute_mode()
+  // For each list() or set_compute_mode(). Without persistence mode the driver takes a second or
+  // two to wake each GPU, one after the other.
+  std::chrono::milliseconds timeout{30000};
 };
 std::unique_ptr<Source> make_nvml_source(const boost::asio::any_io_executor& executor,
                                          NvmlSettings settings);

@@ -24,6 +24,7 @@ namespace {
 constexpr std::size_t k_inbox_limit = 65536;  // verbs and lines; both senders are bounded already
 constexpr std::size_t k_flood = 5000;         // unknown lines within a second
 constexpr std::chrono::minutes k_flood_said_every{1};
+constexpr std::chrono::seconds k_door_again{1};
 
 control::ChannelSettings channel_settings(const ActorSettings& settings, const Layout& layout) {
   return {.front_end = settings.control_program,
@@ -52,9 +53,11 @@ Actor::Actor(const asio::any_io_executor& executor, ActorSettings settings,
       recorder_(recorder),
       machine_(settings_.id, settings_.machine),
       channel_(executor, channel_settings(settings_, layout_)),
-      door_(executor, layout_.open_pipe),
+      door_(executor, layout_.open_pipe, layout_.private_),
       random_(std::random_device{}()),
-      state_since_(system_clock::now()) {}
+      state_since_(system_clock::now()) {
+  machine_.seed(static_cast<std::uint32_t>(random_()));
+}
 
 Actor::~Actor() {
   close();
@@ -75,12 +78,8 @@ void Actor::close() {
 void Actor::start(const std::optional<FoundDaemon>& found) {
   restore();
   auto ready = layout_.make();
-  if (ready && found && take_up(*found)) {
-    // What it said while no supervisor was there comes first.
-    if (log_) follower_.drain(*log_);
-    give(DaemonFound{found->pid, found->servers});
-    return;
-  }
+  // A daemon that runs is taken up whatever else is wrong: one is never started beside it.
+  if (found && take_up(*found)) return;
   if (ready) {
     // Nobody listens behind what an earlier supervisor left there.
     carry_out(CloseDoor{});
@@ -94,22 +93,28 @@ void Actor::restore() {
   auto remembered = recorder_.remember(settings_.id);
   if (remembered.start_failure) machine_.restore_start_failure(*remembered.start_failure);
   for (auto& client : remembered.clients) {
-    const auto pid = client.pid;
-    const auto ticks = client.start_ticks;
+    const Watched watched{client.pid, client.start_ticks, false};
     machine_.restore_client(std::move(client));
-    watch_process(pid, ticks, ClientEnded{pid});
+    watch_process(watched);
   }
 }
 
-// Its output is followed through its own descriptor, whatever became of the file's name. False only
-// if it is gone: a daemon that runs is never started beside.
-bool Actor::take_up(const FoundDaemon& found) {
+// Its output is followed through its own descriptor, whatever became of the file's name. False if
+// it is gone, or cannot be watched (no descriptors): then Layout::sweep() refuses to start another.
+bool Actor::take_up(FoundDaemon found) {
   auto child = process::Child::adopt(executor_, found.pid, found.start_ticks);
   if (!child) return false;
   if (auto followed = follow_output_of(found.pid); !followed) log_failed(followed.error());
   channel_.set_daemon(found.pid);
   control_ = ControlProcess{found.pid, found.start_ticks, started_at(found.start_ticks), true};
-  watch_daemon(std::move(*child));
+  if (!door_.leads_to(layout_.control)) carry_out(CloseDoor{});
+  // What it said while no supervisor was there comes first; servers may have come and gone.
+  if (log_) follower_.drain(*log_);
+  found.servers = servers_of(proc_, found.pid);
+  daemon_ = std::make_shared<process::Child>(std::move(*child));
+  ++generation_;
+  give(DaemonFound{found.pid, found.servers});
+  watch_daemon();
   return true;
 }
 
@@ -215,13 +220,13 @@ void Actor::carry_out(const SpawnDaemon&) {
   const auto pid = child->pid();
   control_ = ControlProcess{pid, child->start_time(), system_clock::now(), false};
   channel_.set_daemon(pid);
+  daemon_ = std::make_shared<process::Child>(std::move(*child));
+  ++generation_;
   give(DaemonSpawned{pid});  // before its end, which may have come already
-  watch_daemon(std::move(*child));
+  watch_daemon();
 }
 
-void Actor::watch_daemon(process::Child child) {
-  ++generation_;
-  daemon_ = std::make_shared<process::Child>(std::move(child));
+void Actor::watch_daemon() {
   co_spawn(executor_, daemon_ends(shared_from_this(), daemon_), asio::detached);
 }
 
@@ -240,45 +245,63 @@ void Actor::carry_out(const SignalDaemon& signal) {
   if (daemon_) (void)daemon_->signal(signal.number);  // it has ended: its end is on its way to us
 }
 
-void Actor::carry_out(const SignalProcess& signal) {
+// The process that was our daemon's child when it was first seen, or nobody.
+void Actor::carry_out(const SignalServer& signal) {
+  const auto server = servers_.find(signal.pid);
+  if (server == servers_.end()) return;
+  auto process = process::Child::adopt(executor_, signal.pid, server->second);
+  if (process) (void)process->signal(signal.number);
+}
+
+void Actor::carry_out(const SignalHolder& signal) {
   const auto stat = proc_.stat(signal.pid);
-  if (!stat) return;
+  if (!stat || signal.pid <= 1 || signal.pid == ::getpid()) return;
   auto process = process::Child::adopt(executor_, signal.pid, stat->start_time);
   if (process) (void)process->signal(signal.number);
 }
 
 // ---- servers and clients ----
 
+Input Actor::Watched::ended() const {
+  return server ? Input(ServerEnded{pid}) : Input(ClientEnded{pid});
+}
+
+// Its pid comes from log lines, which others may have a hand in: only a child of the daemon counts.
 void Actor::carry_out(const WatchServer& watch) {
   const auto stat = proc_.stat(watch.pid);
-  watch_process(watch.pid, stat ? stat->start_time : 0, ServerEnded{watch.pid});
+  const bool ours = stat && control_ && stat->parent == control_->pid;
+  if (ours) servers_[watch.pid] = stat->start_time;
+  watch_process({watch.pid, ours ? stat->start_time : 0, true});
 }
 
 void Actor::carry_out(const WatchClient& watch) {
   const auto known = machine_.clients().find(watch.pid);
-  auto ticks = known == machine_.clients().end() ? 0 : known->second.start_ticks;
-  if (ticks == 0) {
+  if (known == machine_.clients().end()) return;
+  auto ticks = known->second.start_ticks;
+  // One of MPS's own list, so alive just now; one of an old line that was gone stays gone.
+  if (ticks == 0 && known->second.adopted) {
     if (const auto stat = proc_.stat(watch.pid)) ticks = stat->start_time;
   }
-  watch_process(watch.pid, ticks, ClientEnded{watch.pid});
+  watch_process({watch.pid, ticks, false});
 }
 
-void Actor::watch_process(pid_t pid, std::uint64_t start_ticks, Input input) {
-  auto process = process::Child::adopt(executor_, pid, start_ticks);
+void Actor::watch_process(const Watched& watched) {
+  auto process = process::Child::adopt(executor_, watched.pid, watched.start_ticks);
   if (!process) {
     // Later, not from inside: restore() runs before the first input.
-    asio::post(executor_, [self = shared_from_this(), gone = std::move(input)]() mutable {
-      self->give(std::move(gone));
-    });
+    asio::post(executor_, [self = shared_from_this(), watched] { self->give(watched.ended()); });
     return;
   }
-  co_spawn(executor_, process_ends(shared_from_this(), std::move(*process), std::move(input)),
+  if (!watched_.insert(watched).second) return;
+  co_spawn(executor_, process_ends(shared_from_this(), std::move(*process), watched),
            asio::detached);
 }
 
-asio::awaitable<void> Actor::process_ends(Self self, process::Child child, Input input) {
+asio::awaitable<void> Actor::process_ends(Self self, process::Child child, Watched watched) {
   co_await child.wait();
-  self->give(std::move(input));
+  self->watched_.erase(watched);
+  if (watched.server) self->servers_.erase(watched.pid);
+  self->give(watched.ended());
 }
 
 // ---- the log ----
@@ -293,7 +316,9 @@ LogLine Actor::log_line(std::string_view text) const {
   }
   if (subject == 0) return line;
   if (line.event.time) line.at = *line.event.time;
-  if (const auto stat = proc_.stat(subject)) {
+  // A process that is younger than the line got the pid of the one that it names.
+  const auto stat = proc_.stat(subject);
+  if (stat && started_at(stat->start_time) <= line.at + std::chrono::seconds{1}) {
     line.command = printable(stat->name, 64);
     line.start_ticks = stat->start_time;
   }
@@ -340,12 +365,14 @@ void Actor::carry_out(const RunBatch& run) {
 asio::awaitable<void> Actor::run_batch(Self self, RunBatch run, std::uint64_t generation) {
   auto outcome = co_await self->channel_.run(std::move(run.commands), run.timeout);
   if (generation != self->generation_) co_return;
+  const bool answered = std::holds_alternative<control::Answered>(outcome);
   switch (run.purpose) {
     case RunBatch::Purpose::configure:
       self->give(ConfigureDone{std::move(outcome)});
       break;
     case RunBatch::Purpose::probe:
       self->give(ProbeDone{std::move(outcome)});
+      if (answered && self->door_is_open()) self->mend_door();
       break;
     case RunBatch::Purpose::quit:
       self->give(QuitDone{std::move(outcome)});
@@ -388,31 +415,66 @@ asio::awaitable<void> Actor::wait_for(Self self, Timer timer, Milliseconds delay
 
 // ---- the door ----
 
-void Actor::carry_out(const OpenDoor&) {
-  co_spawn(executor_, open_door(shared_from_this(), generation_), asio::detached);
+bool Actor::door_is_open() const {
+  return !closed_ && (machine_.state() == State::ready || machine_.state() == State::faulted);
 }
 
-asio::awaitable<void> Actor::open_door(Self self, std::uint64_t generation) {
+void Actor::door_failed(const std::string& message) {
+  if (!std::exchange(door_trouble_, true)) carry_out(Emit{"door_failed", message, {}});
+}
+
+void Actor::carry_out(const OpenDoor&) {
+  co_spawn(executor_, open_door(shared_from_this(), ++door_turn_), asio::detached);
+}
+
+asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
   auto greeting = co_await ask_greeting(self->layout_.control);
-  if (self->closed_ || generation != self->generation_) co_return;
   if (greeting) self->door_.greeting(std::move(*greeting));
-  const auto state = self->machine_.state();
-  if (state != State::ready && state != State::faulted) co_return;  // closed again meanwhile
-  if (auto opened = self->door_.open(self->layout_.control); !opened) {
-    self->carry_out(
-        Emit{"door_failed", "the share cannot be opened: " + opened.error().message, {}});
+  while (turn == self->door_turn_ && self->door_is_open() && !self->mend_door()) {
+    asio::steady_timer pause(self->executor_, k_door_again);
+    co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
   }
 }
 
+bool Actor::mend_door() {
+  const bool was_open = door_stands_;
+  const auto opened = door_.open(layout_.control);
+  door_stands_ = opened.has_value();
+  if (!opened) {
+    door_failed("the share cannot be opened: " + opened.error().message);
+    return false;
+  }
+  door_trouble_ = false;
+  if (was_open && *opened) {
+    carry_out(Emit{"door_mended",
+                   "somebody had taken the share's socket away; until now programs that came "
+                   "through it ran without MPS and its limits",
+                   {}});
+  }
+  return true;
+}
+
 void Actor::carry_out(const CloseDoor&) {
+  ++door_turn_;
+  door_stands_ = false;
   std::error_code unreadable;
   // Without the directory nobody can have it mounted; why it is missing is said elsewhere.
   if (!std::filesystem::is_directory(layout_.open_pipe, unreadable)) return;
-  if (auto closed = door_.close(); !closed) {
-    carry_out(Emit{"door_failed",
-                   "newcomers cannot be refused: " + closed.error().message +
-                       "; until the daemon serves again they run without MPS and its limits",
-                   {}});
+  const auto closed = door_.close();
+  if (closed) {
+    door_trouble_ = false;
+    return;
+  }
+  door_failed("newcomers cannot be refused: " + closed.error().message +
+              "; until the daemon serves again they run without MPS and its limits");
+  co_spawn(executor_, close_door_again(shared_from_this(), door_turn_), asio::detached);
+}
+
+asio::awaitable<void> Actor::close_door_again(Self self, std::uint64_t turn) {
+  while (turn == self->door_turn_ && !self->closed_) {
+    asio::steady_timer pause(self->executor_, k_door_again);
+    co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+    if (turn != self->door_turn_ || self->door_.close()) co_return;
   }
 }
 

@@ -14,11 +14,14 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "control/channel.h"
 #include "instance/door.h"
+#include "instance/found_daemon.h"
 #include "instance/layout.h"
 #include "instance/machine.h"
 #include "instance/recorder.h"
@@ -38,13 +41,6 @@ struct ActorSettings {
   MachineSettings machine;
 };
 
-// A control daemon that an earlier supervisor left running.
-struct FoundDaemon {
-  pid_t pid = 0;
-  std::uint64_t start_ticks = 0;
-  std::vector<pid_t> servers;
-};
-
 class Actor : public std::enable_shared_from_this<Actor> {
  public:
   Actor(const boost::asio::any_io_executor& executor, ActorSettings settings,
@@ -61,6 +57,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   std::optional<VerbRefused> ask(const Input& verb);
 
   [[nodiscard]] Snapshot snapshot() const;
+  [[nodiscard]] const std::string& device() const { return settings_.device; }
   [[nodiscard]] State state() const { return machine_.state(); }
   [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
 
@@ -89,27 +86,42 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void carry_out(const OpenDoor&);
   void carry_out(const CloseDoor&);
   void carry_out(const SignalDaemon& signal);
-  void carry_out(const SignalProcess& signal);
+  void carry_out(const SignalServer& signal);
+  void carry_out(const SignalHolder& signal);
   void carry_out(const WatchServer& watch);
   void carry_out(const WatchClient& watch);
   void carry_out(const Emit& event);
 
   Result<process::Child> spawn();
   Result<void> follow_log(UniqueFd file);
-  bool take_up(const FoundDaemon& found);
+  bool take_up(FoundDaemon found);
   Result<void> follow_output_of(pid_t pid);
   void log_failed(const Error& error);
   void restore();
   void on_lines(std::span<const process::FollowedLine> lines);
   void note_flood(std::size_t unknown_lines);
   LogLine log_line(std::string_view text) const;
-  void watch_daemon(process::Child child);
+  void watch_daemon();
   static boost::asio::awaitable<void> daemon_ends(Self self, std::shared_ptr<process::Child> child);
-  // Watches a process that is not ours; gives `input` when it has ended, at once if it has.
-  void watch_process(pid_t pid, std::uint64_t start_ticks, Input input);
-  static boost::asio::awaitable<void> process_ends(Self self, process::Child child, Input input);
+  // A process that is not ours, and what its end means.
+  struct Watched {
+    pid_t pid = 0;
+    std::uint64_t start_ticks = 0;
+    bool server = false;
+    auto operator<=>(const Watched&) const = default;
+    [[nodiscard]] Input ended() const;
+  };
+  // Gives its end when it has come, at once if it has. Each process is watched once.
+  void watch_process(const Watched& watched);
+  static boost::asio::awaitable<void> process_ends(Self self, process::Child child,
+                                                   Watched watched);
   static boost::asio::awaitable<void> run_batch(Self self, RunBatch run, std::uint64_t generation);
-  static boost::asio::awaitable<void> open_door(Self self, std::uint64_t generation);
+  static boost::asio::awaitable<void> open_door(Self self, std::uint64_t turn);
+  static boost::asio::awaitable<void> close_door_again(Self self, std::uint64_t turn);
+  // Puts the link right where somebody took it away; true if it stands now.
+  bool mend_door();
+  [[nodiscard]] bool door_is_open() const;  // whether it is meant to be
+  void door_failed(const std::string& message);
   static boost::asio::awaitable<void> wait_for(Self self, Timer timer, Milliseconds delay,
                                                std::uint64_t turn);
 
@@ -128,7 +140,12 @@ class Actor : public std::enable_shared_from_this<Actor> {
   std::deque<Entry> inbox_;
   bool busy_ = false;
   bool closed_ = false;
-  std::uint64_t generation_ = 0;  // of the daemon: answers for an earlier one are dropped
+  std::set<Watched> watched_;
+  std::map<pid_t, std::uint64_t> servers_;  // children of our daemons, by what they were then
+  std::uint64_t door_turn_ = 0;             // counts changes of mind about the door
+  bool door_trouble_ = false;               // was said and is not over
+  bool door_stands_ = false;                // open, by our hand
+  std::uint64_t generation_ = 0;            // of the daemon: answers for an earlier one are dropped
   std::shared_ptr<process::Child> daemon_;
   std::optional<ControlProcess> control_;
   std::optional<process::Follower::Id> log_;

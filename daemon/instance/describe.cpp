@@ -134,8 +134,13 @@ std::string describe(const Action& action) {
           [](const SignalDaemon& signal) {
             return "signal-daemon " + std::to_string(signal.number);
           },
-          [](const SignalProcess& signal) {
-            return "signal " + std::to_string(signal.pid) + " " + std::to_string(signal.number);
+          [](const SignalServer& signal) {
+            return "signal-server " + std::to_string(signal.pid) + " " +
+                   std::to_string(signal.number);
+          },
+          [](const SignalHolder& signal) {
+            return "signal-holder " + std::to_string(signal.pid) + " " +
+                   std::to_string(signal.number);
           },
           [](const WatchServer& watch) { return "watch-server " + std::to_string(watch.pid); },
           [](const WatchClient& watch) { return "watch-client " + std::to_string(watch.pid); },

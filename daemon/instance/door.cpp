@@ -51,7 +51,6 @@ Result<UniqueFd> make_socket() {
   return made;
 }
 
-// Binds under a name of its own, so that the directory never lacks a `control`.
 Result<UniqueFd> listen_at(const fs::path& path) {
   auto made = make_socket();
   if (!made) return made;
@@ -64,13 +63,6 @@ Result<UniqueFd> listen_at(const fs::path& path) {
     return Error::from_errno("cannot listen at " + path.string(), errno);
   }
   return made;
-}
-
-bool same_file(const fs::path& one, const fs::path& other) {
-  struct stat a {};
-  struct stat b {};
-  return ::lstat(one.c_str(), &a) == 0 && ::lstat(other.c_str(), &b) == 0 && a.st_ino == b.st_ino &&
-         a.st_dev == b.st_dev;
 }
 
 }  // namespace
@@ -132,8 +124,8 @@ struct Door::Refuser {
   }
 };
 
-Door::Door(const asio::any_io_executor& executor, fs::path directory)
-    : executor_(executor), directory_(std::move(directory)) {}
+Door::Door(const asio::any_io_executor& executor, fs::path directory, fs::path staging)
+    : executor_(executor), directory_(std::move(directory)), staging_(std::move(staging)) {}
 
 Door::~Door() {
   if (!refuser_) return;
@@ -154,17 +146,44 @@ bool Door::knows_greeting() const {
   return !greeting_.empty();
 }
 
-Result<void> Door::open(const fs::path& control) {
-  const auto place = directory_ / "control";
-  if (!same_file(control, place)) {
-    const auto fresh = directory_ / "control.new";
+// A container that has the share mounted for writing may have put a link in the directory's place.
+Result<UniqueFd> Door::directory() const {
+  UniqueFd opened(::open(directory_.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!opened) return Error::from_errno("cannot open " + directory_.string(), errno);
+  return opened;
+}
+
+Result<void> Door::move_into_place(const fs::path& fresh) const {
+  const auto into = directory();
+  if (!into) return into.error();
+  int moved = ::renameat(AT_FDCWD, fresh.c_str(), into->get(), "control");
+  if (moved != 0 && errno == EISDIR && ::unlinkat(into->get(), "control", AT_REMOVEDIR) == 0) {
+    moved = ::renameat(AT_FDCWD, fresh.c_str(), into->get(), "control");
+  }
+  if (moved != 0) {
+    return Error::from_errno("cannot put a socket at " + (directory_ / "control").string(), errno);
+  }
+  return {};
+}
+
+bool Door::leads_to(const fs::path& control) const {
+  const auto in = directory();
+  struct stat theirs {};
+  struct stat ours {};
+  return in && ::lstat(control.c_str(), &theirs) == 0 &&
+         ::fstatat(in->get(), "control", &ours, AT_SYMLINK_NOFOLLOW) == 0 &&
+         theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
+}
+
+Result<bool> Door::open(const fs::path& control) {
+  const bool news = !leads_to(control);
+  if (news) {
+    const auto fresh = staging_ / "control.new";
     ::unlink(fresh.c_str());
     if (::link(control.c_str(), fresh.c_str()) != 0) {
       return Error::from_errno("cannot link " + control.string() + " to " + fresh.string(), errno);
     }
-    if (::rename(fresh.c_str(), place.c_str()) != 0) {
-      return Error::from_errno("cannot rename " + fresh.string(), errno);
-    }
+    if (auto moved = move_into_place(fresh); !moved) return moved.error();
   }
   if (refuser_) {
     refuser_->retired = true;
@@ -173,17 +192,15 @@ Result<void> Door::open(const fs::path& control) {
     refuser_->listener.cancel(ignored);
     refuser_.reset();
   }
-  return {};
+  return news;
 }
 
 Result<void> Door::close() {
   if (refuser_) return {};
-  const auto fresh = directory_ / "control.new";
+  const auto fresh = staging_ / "control.new";
   auto socket = listen_at(fresh);
   if (!socket) return socket.error();
-  if (::rename(fresh.c_str(), (directory_ / "control").c_str()) != 0) {
-    return Error::from_errno("cannot rename " + fresh.string(), errno);
-  }
+  if (auto moved = move_into_place(fresh); !moved) return moved;
   refuser_ = std::make_shared<Refuser>(executor_, std::move(*socket));
   refuser_->greeting = greeting_;
   co_spawn(executor_, Refuser::serve(refuser_), asio::detached);

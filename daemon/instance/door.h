@@ -19,6 +19,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 
 namespace mps::instance {
 
@@ -26,16 +27,23 @@ class Door {
  public:
   static constexpr std::size_t k_peers = 64;
 
-  Door(const boost::asio::any_io_executor& executor, std::filesystem::path directory);
+  // `directory` is the share's, which containers have mounted and where uid 0 of one may do
+  // anything; `staging` is ours alone (0700, same file system). Sockets and links are made there
+  // and moved.
+  Door(const boost::asio::any_io_executor& executor, std::filesystem::path directory,
+       std::filesystem::path staging);
   ~Door();
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;
 
   // Newcomers reach the daemon that listens on `control`: a hard link, renamed into place. Those
   // that still wait at the refusing listener are refused, not dropped.
-  Result<void> open(const std::filesystem::path& control);
+  // True if it was not so already.
+  Result<bool> open(const std::filesystem::path& control);
   // Newcomers are refused from here on.
   Result<void> close();
+
+  [[nodiscard]] bool leads_to(const std::filesystem::path& control) const;
 
   void greeting(std::string bytes);
   [[nodiscard]] bool knows_greeting() const;
@@ -43,7 +51,11 @@ class Door {
  private:
   struct Refuser;
   boost::asio::any_io_executor executor_;
+  [[nodiscard]] Result<UniqueFd> directory() const;
+  [[nodiscard]] Result<void> move_into_place(const std::filesystem::path& fresh) const;
+
   std::filesystem::path directory_;
+  std::filesystem::path staging_;
   std::shared_ptr<Refuser> refuser_;
   std::string greeting_;
 };

@@ -29,10 +29,13 @@ namespace {
 struct Fixture {
   Fixture() {
     std::string name = "/tmp/mps-door-XXXXXX";
-    folder = ::mkdtemp(name.data());
-    ::chmod(folder.c_str(), 0755);
+    root = ::mkdtemp(name.data());
+    folder = root / "open";
+    staging = root / "private";
+    fs::create_directory(folder);
+    fs::create_directory(staging);
   }
-  ~Fixture() { fs::remove_all(folder); }
+  ~Fixture() { fs::remove_all(root); }
   Fixture(const Fixture&) = delete;
   Fixture& operator=(const Fixture&) = delete;
 
@@ -49,7 +52,9 @@ struct Fixture {
   }
 
   asio::io_context io;
+  fs::path root;
   fs::path folder;
+  fs::path staging;
 };
 
 UniqueFd make_socket() {
@@ -93,16 +98,18 @@ std::string receive(const UniqueFd& socket) {
 
 TEST_CASE_FIXTURE(Fixture, "an open door is the daemon's own socket") {
   const auto daemon = listen_at(folder / "daemon");
-  Door door(io.get_executor(), folder);
-  REQUIRE(door.open(folder / "daemon").has_value());
-  REQUIRE(door.open(folder / "daemon").has_value());  // twice is once
+  Door door(io.get_executor(), folder, staging);
+  CHECK_FALSE(door.leads_to(folder / "daemon"));
+  CHECK(door.open(folder / "daemon").value());
+  CHECK_FALSE(door.open(folder / "daemon").value());  // twice is once
+  CHECK(door.leads_to(folder / "daemon"));
   const auto peer = connect_to(folder / "control");
   CHECK(::accept(daemon.get(), nullptr, nullptr) >= 0);
-  CHECK_FALSE(fs::exists(folder / "control.new"));
+  CHECK(fs::is_empty(staging));
 }
 
 TEST_CASE_FIXTURE(Fixture, "a closed door greets, listens, and only then closes") {
-  Door door(io.get_executor(), folder);
+  Door door(io.get_executor(), folder, staging);
   door.greeting("greeting!");
   REQUIRE(door.close().has_value());
   struct stat socket {};
@@ -126,7 +133,7 @@ TEST_CASE_FIXTURE(Fixture, "a closed door greets, listens, and only then closes"
 }
 
 TEST_CASE_FIXTURE(Fixture, "without a greeting nobody is answered, and nobody is turned away") {
-  Door door(io.get_executor(), folder);
+  Door door(io.get_executor(), folder, staging);
   REQUIRE(door.close().has_value());
   const auto peer = connect_to(folder / "control");
   io.run_for(std::chrono::milliseconds{5});
@@ -139,7 +146,7 @@ TEST_CASE_FIXTURE(Fixture, "without a greeting nobody is answered, and nobody is
 
 TEST_CASE_FIXTURE(Fixture, "those who wait when the door opens are refused, not dropped") {
   const auto daemon = listen_at(folder / "daemon");
-  Door door(io.get_executor(), folder);
+  Door door(io.get_executor(), folder, staging);
   REQUIRE(door.close().has_value());
   const auto waiting = connect_to(folder / "control");
   door.greeting("hello");
@@ -152,7 +159,7 @@ TEST_CASE_FIXTURE(Fixture, "those who wait when the door opens are refused, not 
 }
 
 TEST_CASE_FIXTURE(Fixture, "silent peers are bounded, never closed, and keep nobody from waiting") {
-  Door door(io.get_executor(), folder);
+  Door door(io.get_executor(), folder, staging);
   door.greeting("hello");
   REQUIRE(door.close().has_value());
   std::vector<UniqueFd> silent;
@@ -171,21 +178,46 @@ TEST_CASE_FIXTURE(Fixture, "silent peers are bounded, never closed, and keep nob
 }
 
 TEST_CASE_FIXTURE(Fixture, "what cannot be linked or bound says so") {
-  Door door(io.get_executor(), folder);
+  Door door(io.get_executor(), folder, staging);
   const auto opened = door.open(folder / "nobody");
   REQUIRE_FALSE(opened.has_value());
   CHECK(opened.error().message == "cannot link " + (folder / "nobody").string() + " to " +
-                                      (folder / "control.new").string() +
+                                      (staging / "control.new").string() +
                                       ": No such file or directory");
-  const fs::path long_folder = folder / std::string(90, 'x');
+  const fs::path long_folder = root / std::string(90, 'x');
   fs::create_directory(long_folder);
-  Door cramped(io.get_executor(), long_folder);
+  Door cramped(io.get_executor(), folder, long_folder);
   const auto closed = cramped.close();
   REQUIRE_FALSE(closed.has_value());
   CHECK(closed.error().message ==
         (long_folder / "control.new").string() + " is too long for a socket address (" +
             std::to_string((long_folder / "control.new").native().size()) +
             " of at most 107 bytes): use a shorter runDir");
+}
+
+TEST_CASE_FIXTURE(Fixture, "what uid 0 in a container can put in the share leads nowhere") {
+  const auto daemon = listen_at(root / "daemon");
+  fs::create_directory(root / "elsewhere");
+  Door door(io.get_executor(), folder, staging);
+  SUBCASE("a directory in the socket's place is replaced") {
+    fs::create_directory(folder / "control");
+    CHECK(door.open(root / "daemon").value());
+    CHECK(door.leads_to(root / "daemon"));
+  }
+  SUBCASE("a link in the socket's place is replaced, not followed") {
+    fs::create_symlink(root / "elsewhere", folder / "control");
+    CHECK(door.open(root / "daemon").value());
+    CHECK(door.leads_to(root / "daemon"));
+    CHECK(fs::is_empty(root / "elsewhere"));
+  }
+  SUBCASE("a link in the directory's place is an error") {
+    fs::remove(folder);
+    fs::create_directory_symlink(root / "elsewhere", folder);
+    const auto opened = door.open(root / "daemon");
+    REQUIRE_FALSE(opened.has_value());
+    CHECK(opened.error().message == "cannot open " + folder.string() + ": Not a directory");
+    CHECK(fs::is_empty(root / "elsewhere"));
+  }
 }
 
 TEST_CASE_FIXTURE(Fixture, "the daemon's greeting is asked for, within a deadline") {

@@ -4,6 +4,9 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <string_view>
+
+#include "process/proc.h"
 
 namespace mps::instance {
 
@@ -37,6 +40,12 @@ Result<void> make_directory(const fs::path& path, mode_t mode) {
   return {};
 }
 
+// Somebody else who waits for the lock (an administrator's flock) is no reason not to start.
+bool is_control_program(pid_t pid) {
+  const auto stat = process::Proc().stat(pid);
+  return stat && stat->name == std::string_view("nvidia-cuda-mps-control").substr(0, 15);
+}
+
 }  // namespace
 
 Layout::Layout(const fs::path& run_dir, const std::string& id)
@@ -60,7 +69,22 @@ Result<void> Layout::make() const {
   return {};
 }
 
+pid_t Layout::lock_holder() const {
+  const auto path = pipe / "control_lock";
+  UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (!file || ::fcntl(file.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+  return lock.l_pid;
+}
+
 Result<void> Layout::sweep() const {
+  const auto holder = lock_holder();
+  if (holder > 0 && is_control_program(holder)) {
+    return Error{"another control daemon, pid " + std::to_string(holder) + ", serves from " +
+                 pipe.string() + "; end it first (kill " + std::to_string(holder) + ")"};
+  }
   for (const auto* name : k_daemon_files) {
     const auto path = pipe / name;
     if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
@@ -80,8 +104,11 @@ Result<UniqueFd> Layout::open_log() const {
     return Error::from_errno("cannot open " + log.string(), errno);
   }
   char last = '\n';
-  if (found.st_size > 0) (void)::pread(file.get(), &last, 1, found.st_size - 1);
-  if (last != '\n') (void)!::write(file.get(), "\n", 1);
+  if (found.st_size > 0 && ::pread(file.get(), &last, 1, found.st_size - 1) != 1) {
+    return Error::from_errno("cannot read " + log.string(), errno);
+  }
+  // On a full disk this fails, which costs one line and is no reason not to start.
+  if (last != '\n' && ::write(file.get(), "\n", 1) != 1) errno = 0;
   return file;
 }
 

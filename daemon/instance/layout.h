@@ -28,8 +28,12 @@ struct Layout {
   // Removes what a dead daemon left in its pipe directory, and makes `control_lock` anew, owned by
   // us with mode 0600. The daemon would make it 0666, where any local process could wait for it
   // and, the moment the daemon dies, keep the next one from starting; a lock file that is there it
-  // uses as it is (535, 550). Only while no daemon of ours runs there.
+  // uses as it is (535, 550). An Error while a control daemon holds it.
   [[nodiscard]] Result<void> sweep() const;
+
+  // The living daemon of this directory: who holds the lock on `control_lock`, which nobody but us
+  // and our daemon can open. 0: nobody.
+  [[nodiscard]] pid_t lock_holder() const;
 
   // The daemon's output: opened for append, so that holes can be punched behind the reader. A last
   // line that a dead daemon did not finish is ended, so that the next one's first is not its rest.

@@ -1,6 +1,7 @@
 // The life of the control daemon: start, end, the rungs of ending it, verbs.
 #include "instance/machine.h"
 
+#include <algorithm>
 #include <csignal>
 
 #include "base/text.h"
@@ -47,6 +48,7 @@ void Machine::handle(const StartWanted&) {
 }
 
 void Machine::start() {
+  if (daemon_ != 0) return;  // one that could not be ended: never a second beside it
   enter(State::starting);
   ending_ = Ending::none;
   next_start_.reset();
@@ -59,9 +61,14 @@ void Machine::handle(const DaemonFound& found) {
   daemon_ = found.pid;
   adopted_ = true;
   was_ready_ = true;  // its clients rely on it: it is not a start that can fail
-  if (!found.servers.empty()) {
+  // What the log told of a server that still lives is better than a list of processes.
+  const bool told = server_ && std::find(found.servers.begin(), found.servers.end(),
+                                         server_->pid) != found.servers.end();
+  if (!told && !found.servers.empty()) {
     server_ = Server{found.servers.front(), std::nullopt, ServerStatus::active, "", 0};
     act(WatchServer{found.servers.front()});
+  } else if (!told && server_ && server_->status != ServerStatus::start_failed) {
+    server_.reset();
   }
   emit("control_adopted",
        "took over the control daemon of an earlier supervisor, pid " + std::to_string(daemon_),
@@ -115,6 +122,8 @@ void Machine::handle(const DaemonEnded& ended) {
   act(CloseDoor{});
   const std::string how = "the control daemon " + ended.how;
   const bool was_ready = was_ready_;
+  // Asked for: its clients were to be ended, and a server that the daemon could not take along is.
+  release_server(ending == Ending::stop || ending == Ending::restart);
   daemon_is_down();
   if (ending == Ending::stop || state == State::draining || state == State::stopped) {
     enter(State::stopped);
@@ -148,27 +157,27 @@ void Machine::daemon_is_down() {
   accept_waits_ = false;
   accept_timer_ = false;
   channel_ = {};
-  release_server();
 }
 
 // The server outlives a control daemon that was killed. While somebody may be on it, it is left
 // alone (its clients still work); idle, it would only hold memory and, in exclusive compute mode,
 // keep the next server out.
-void Machine::release_server() {
+void Machine::release_server(bool end_it) {
   if (!server_ || server_->status == ServerStatus::start_failed) return;
   const auto pid = std::exchange(server_->pid, 0);
-  const bool idle = clients_known_ && clients_.empty();
+  const bool gone = server_->status == ServerStatus::exited;
   server_.reset();
-  if (pid == 0) return;
-  if (idle) {
-    act(SignalProcess{pid, SIGTERM});
+  if (pid == 0 || gone) return;
+  if (end_it || (clients_known_ && clients_.empty())) {
+    act(SignalServer{pid, SIGTERM});
     return;
   }
-  old_server_ = pid;
+  auto& its_clients = orphans_[pid];
+  for (const auto& [client, known] : clients_) its_clients.insert(client);
   emit("server_orphaned",
        "server " + std::to_string(pid) +
-           " lives on without its control daemon; its clients are "
-           "left alone, and it is ended when they have gone",
+           " lives on without its control daemon; its clients are left alone, and it is ended "
+           "when they have gone",
        {{"pid", std::to_string(pid)}});
 }
 
@@ -191,7 +200,7 @@ void Machine::next_rung() {
     case 0:
       act(RunBatch{
           RunBatch::Purpose::quit,
-          {control::quit(clients_running() ? std::optional(k_quit_seconds) : std::nullopt)},
+          {control::quit(may_have_clients() ? std::optional(k_quit_seconds) : std::nullopt)},
           settings_.quit_deadline});
       act(SetTimer{Timer::stop_rung, settings_.quit_deadline + settings_.probe_timeout});
       return;
@@ -225,7 +234,7 @@ void Machine::handle(const TimerDue& due) {
       return;
     case Timer::start_deadline:
       if (state_ != State::starting || daemon_ == 0) return;
-      if (clients_running() || channel_.state == ChannelState::busy ||
+      if (may_have_clients() || channel_.state == ChannelState::busy ||
           (channel_.state == ChannelState::blocked && channel_.holder != daemon_)) {
         // Not the daemon's fault, or somebody relies on it: keep trying, the channel says why.
         act(SetTimer{Timer::start_deadline, settings_.start_deadline});
@@ -266,33 +275,47 @@ std::optional<VerbRefused> Machine::refuses(const Input& verb) const {
   if (restart == nullptr) return std::nullopt;
   if (state_ == State::draining) return VerbRefused{id_ + " is draining; undrain it first"};
   if (ending_ != Ending::none) return VerbRefused{id_ + " is being restarted already"};
-  if (clients_running() && !restart->force) {
-    return VerbRefused{std::to_string(running_clients()) + " clients run on " + id_ +
-                       " and would be ended; drain it first, or use --force"};
+  if (restart->force || !may_have_clients()) return std::nullopt;
+  if (!clients_running()) {
+    return VerbRefused{"the clients of " + id_ +
+                       " are not known yet and might be ended; try again, or use --force"};
   }
-  return std::nullopt;
+  return VerbRefused{std::to_string(running_clients()) + " clients run on " + id_ +
+                     " and would be ended; drain it first, or use --force"};
+}
+
+// Newcomers are refused, and MPS is asked once more before its daemon is ended.
+void Machine::begin_drain() {
+  enter(State::draining);
+  act(CancelTimer{Timer::start_deadline});
+  act(CancelTimer{Timer::configure_again});
+  act(CloseDoor{});
+  emit("draining",
+       "no newcomers; " + std::to_string(running_clients()) + " running clients may finish");
+  clients_known_ = false;
+  probe_in(Milliseconds{0});
 }
 
 void Machine::handle(const DrainWanted&) {
   switch (state_) {
     case State::ready:
     case State::faulted:
-      enter(State::draining);
-      act(CloseDoor{});
-      emit("draining",
-           "no newcomers; " + std::to_string(running_clients()) + " running clients may finish");
-      clients_known_ = false;  // MPS is asked once more before its daemon is ended
-      run_probe();
+      begin_drain();
       return;
     case State::starting:
+      if (daemon_ != 0 && adopted_ && ending_ == Ending::none) {
+        begin_drain();
+        return;
+      }
+      [[fallthrough]];
     case State::recovering:
+    case State::failed:
       if (daemon_ != 0) {
         end_daemon(Ending::stop, true);
         return;
       }
       [[fallthrough]];
     case State::backoff:
-    case State::failed:
       act(CancelTimer{Timer::backoff_over});
       next_start_.reset();
       enter(State::stopped);

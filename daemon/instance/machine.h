@@ -18,6 +18,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -116,10 +117,14 @@ struct CloseDoor {};  // newcomers are refused
 struct SignalDaemon {
   int number = 0;
 };
-struct SignalProcess {
+struct SignalServer {
   pid_t pid = 0;
   int number = 0;
-};  // a server left over, a channel's holder
+};  // one that outlived its daemon
+struct SignalHolder {
+  pid_t pid = 0;
+  int number = 0;
+};  // who holds or blocks the channel
 struct WatchServer {
   pid_t pid = 0;
 };
@@ -132,8 +137,9 @@ struct Emit {
   std::vector<std::pair<std::string, std::string>> data;
 };
 
-using Action = std::variant<SpawnDaemon, RunBatch, SetTimer, CancelTimer, OpenDoor, CloseDoor,
-                            SignalDaemon, SignalProcess, WatchServer, WatchClient, Emit>;
+using Action =
+    std::variant<SpawnDaemon, RunBatch, SetTimer, CancelTimer, OpenDoor, CloseDoor, SignalDaemon,
+                 SignalServer, SignalHolder, WatchServer, WatchClient, Emit>;
 
 // One line for a log or a test: "spawn-daemon", "set-timer start_deadline 5s", "emit ready: …".
 std::string describe(const Action& action);
@@ -196,6 +202,10 @@ class Machine {
   // A living server with somebody on it: the reason for leaving a daemon alone.
   [[nodiscard]] bool clients_running() const;
   [[nodiscard]] unsigned running_clients() const;
+  // The same, and also true while nobody can say: the server of a daemon that was taken over,
+  // before its clients were listed.
+  [[nodiscard]] bool may_have_clients() const;
+  void seed(std::uint32_t value) { budget_.seed(value); }
 
  private:
   enum class Ending { none, restart, stop, failed_start };  // why the daemon is being ended
@@ -256,9 +266,11 @@ class Machine {
   void end_daemon(Ending why, bool politely);
   void next_rung();
   void daemon_is_down();
-  void release_server();
+  void release_server(bool end_it);
+  void end_idle_orphans();
   void see_clients(const control::Answer& answer);
   void drop_client(pid_t pid);
+  void begin_drain();
   void stop_if_drained();
   void enter(State state);
   void emit(std::string kind, std::string message,
@@ -309,7 +321,8 @@ class Machine {
   std::string start_trouble_;  // why the limits could not be set yet
   std::optional<Server> server_;
   std::string server_cause_;  // what the starting server said last
-  pid_t old_server_ = 0;      // of a daemon that is gone; its clients still work
+  // Servers of daemons that are gone, with the clients that still work on them.
+  std::map<pid_t, std::set<pid_t>> orphans_;
   std::map<pid_t, Client> clients_;
   ChannelView channel_;
   std::optional<control::Capabilities> capabilities_;

@@ -179,7 +179,7 @@ void Machine::handle(const ConfigureDone& done) {
   if (state_ == State::starting)
     begin_ready(*answered);
   else if (serving())
-    probe_in(settings_.probe_interval);
+    probe_in(state_ == State::draining ? Milliseconds{0} : settings_.probe_interval);
 }
 
 void Machine::begin_ready(const control::Answered& answered) {
@@ -225,11 +225,14 @@ void Machine::handle(const ProbeDone& done) {
   channel_ok();
   probe_in(settings_.probe_interval);
   if (const auto wrong = mismatch(*answered); !wrong.empty()) {
-    ++drifted_;
-    limits_confirmed_ = false;
-    emit("limits_drifted", "somebody changed the limits: " + wrong + "; they are put right");
+    // Once for each time that they were right before: what setting does not cure is no news.
+    if (std::exchange(limits_confirmed_, false)) {
+      ++drifted_;
+      emit("limits_drifted", "somebody changed the limits: " + wrong + "; they are put right");
+    }
   }
   read_state(*answered);
+  end_idle_orphans();
   if (!limits_confirmed_) configure();
   stop_if_drained();
 }
@@ -249,8 +252,11 @@ void Machine::see_servers(const control::Answer& answer) {
     clients_known_ = clients_known_ || !starting;
     return;
   }
+  // The log tells of changes, in order; what it may not have told (lost lines) is corrected here.
+  const bool listed =
+      server_ && std::find(servers->begin(), servers->end(), server_->pid) != servers->end();
+  if (listed || (server_ && server_->pid != 0 && server_->status == ServerStatus::starting)) return;
   const auto pid = servers->front();
-  if (server_ && server_->pid != 0) return;  // the log tells of changes, in order
   server_ = Server{pid, std::nullopt, ServerStatus::active, "", 0};
   act(WatchServer{pid});
   probe_in(Milliseconds{0});  // its clients are asked for next
@@ -308,7 +314,7 @@ void Machine::not_answered(const control::Outcome& outcome) {
   probe_in(std::min(settings_.probe_interval, k_soon));
   const auto held = [this](ChannelState state, const auto& by, const std::string& detail) {
     channel_is(state, by.holder, by.holder_name, detail);
-    if (settings_.end_channel_holder && by.holder) act(SignalProcess{*by.holder, SIGTERM});
+    if (settings_.end_channel_holder && by.holder) act(SignalHolder{*by.holder, SIGTERM});
   };
   if (const auto* busy = std::get_if<control::Busy>(&outcome)) {
     held(ChannelState::busy, *busy,
@@ -323,7 +329,7 @@ void Machine::not_answered(const control::Outcome& outcome) {
     unanswered(channel_.detail);
   } else if (const auto* absent = std::get_if<control::Absent>(&outcome)) {
     channel_is(ChannelState::unanswered, {}, "", absent->why);
-    unanswered(absent->why);
+    if (!absent->front_end_failed) unanswered(absent->why);
   } else {
     const auto* silent = std::get_if<control::Unanswered>(&outcome);
     const std::string why = silent ? silent->why : "the answers do not match the questions";
@@ -335,11 +341,13 @@ void Machine::not_answered(const control::Outcome& outcome) {
 void Machine::unanswered(const std::string& detail) {
   if (!serving() || ++failures_ < settings_.probe_failures) return;
   const auto what = "no answer " + std::to_string(failures_) + " times in a row: " + detail;
-  if (clients_running()) {
+  if (may_have_clients()) {
     probe_in(std::min(settings_.probe_interval, k_wedged_again));
     if (std::exchange(wedge_reported_, true)) return;
-    emit("wedged", what + "; it is left alone, since " + std::to_string(running_clients()) +
-                       " clients run (`mps-ctl restart " + id_ + " --force` ends them)");
+    const auto who = clients_running() ? std::to_string(running_clients()) + " clients run"
+                                       : std::string("its clients are not known");
+    emit("wedged", what + "; it is left alone, since " + who + " (`mps-ctl restart " + id_ +
+                       " --force` ends them)");
     return;
   }
   emit("wedged", what + "; no clients run, it is replaced");

@@ -58,6 +58,43 @@ TEST_CASE("a running server's own limits are watched too") {
   CHECK(kit.machine.limits_confirmed());
 }
 
+TEST_CASE("drift that setting does not cure is news once") {
+  Kit kit;
+  kit.make_ready();
+  unsigned said = 0;
+  for (int i = 0; i < 5; ++i) {
+    kit.due(Timer::next_probe);
+    for (const auto& line : kit.give(Kit::probed(Kit::limits("30.0")))) {
+      if (line.starts_with("emit limits_drifted")) ++said;
+    }
+    kit.give(kit.configured(Kit::limits("30.0")));
+  }
+  CHECK(said == 1);
+  CHECK_FALSE(kit.machine.limits_confirmed());
+}
+
+TEST_CASE("a front-end that cannot be run says nothing about the daemon") {
+  Kit kit;
+  kit.make_ready();
+  for (int i = 0; i < 10; ++i) {
+    kit.due(Timer::next_probe);
+    kit.give(ProbeDone{control::Absent{"exec /x: No such file or directory", true}});
+  }
+  CHECK(kit.machine.state() == State::ready);
+  CHECK(kit.machine.channel().state == ChannelState::unanswered);
+  CHECK(kit.machine.last_error() == "exec /x: No such file or directory");
+}
+
+TEST_CASE("a server that the log did not tell of is corrected by the list") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(ServerEnded{500});
+  kit.due(Timer::next_probe);
+  kit.give(Kit::probed(Kit::limits(), {"501"}, Lines{}));
+  CHECK(kit.machine.server()->pid == 501);
+  CHECK(kit.machine.server()->status == ServerStatus::active);
+}
+
 TEST_CASE("answers that do not match the questions are no answers") {
   Kit kit;
   kit.make_ready();
@@ -113,7 +150,7 @@ TEST_CASE("the holder is ended where the settings say so") {
   Kit kit(settings);
   kit.make_ready();
   kit.due(Timer::next_probe);
-  CHECK(kit.give(ProbeDone{control::Busy{4711, "bash"}}).back() == "signal 4711 15");
+  CHECK(kit.give(ProbeDone{control::Busy{4711, "bash"}}).back() == "signal-holder 4711 15");
 }
 
 TEST_CASE("a stopped daemon without clients is replaced after three probes in a row") {

@@ -1,6 +1,8 @@
 // What the daemon's log and the processes' ends say of servers and clients. The log is the
 // authority for their events while the control daemon lives (each line once, see
 // api/event_log.h); a process's end changes the state at once, without waiting for its line.
+#include <csignal>
+
 #include "base/text.h"
 #include "instance/machine.h"
 
@@ -52,6 +54,11 @@ unsigned Machine::running_clients() const {
   return server_lives ? static_cast<unsigned>(clients_.size()) : 0;
 }
 
+bool Machine::may_have_clients() const {
+  if (clients_running()) return true;
+  return !clients_known_ && server_ && server_->pid != 0 && server_->status != ServerStatus::exited;
+}
+
 void Machine::on_client(const LogLine& line, pid_t pid, uid_t uid, bool connected) {
   const auto known = clients_.find(pid);
   if (known != clients_.end() && connected) {
@@ -59,6 +66,11 @@ void Machine::on_client(const LogLine& line, pid_t pid, uid_t uid, bool connecte
     if (news)
       emit("client_connected", "client " + std::to_string(pid) + " is served",
            {{"pid", std::to_string(pid)}});
+    return;
+  }
+  // The same process once more: no news, however often it asks.
+  if (known != clients_.end() && line.start_ticks != 0 &&
+      known->second.start_ticks == line.start_ticks) {
     return;
   }
   if (known == clients_.end() && clients_.size() >= k_client_limit) return;
@@ -91,11 +103,20 @@ void Machine::drop_client(pid_t pid) {
   if (clients_.erase(pid) == 0) return;
   emit("client_gone", "client " + std::to_string(pid) + " has gone",
        {{"pid", std::to_string(pid)}});
-  if (old_server_ != 0 && clients_.empty()) act(SignalProcess{old_server_, 15});
+  for (auto& [server, its_clients] : orphans_) {
+    if (its_clients.erase(pid) != 0 && its_clients.empty()) act(SignalServer{server, SIGTERM});
+  }
   stop_if_drained();
 }
 
 // ---- servers ----
+
+// An orphan whose clients were never known: by now whoever was on it would be.
+void Machine::end_idle_orphans() {
+  for (const auto& [server, its_clients] : orphans_) {
+    if (its_clients.empty()) act(SignalServer{server, SIGTERM});
+  }
+}
 
 void Machine::on_log(const control::ServerStarting& starting) {
   const bool failing = server_ && server_->status == ServerStatus::start_failed;
@@ -140,8 +161,7 @@ void Machine::on_log(const control::ServerExited& exited) {
 }
 
 void Machine::handle(const ServerEnded& ended) {
-  if (ended.pid == old_server_) {
-    old_server_ = 0;
+  if (orphans_.erase(ended.pid) != 0) {
     emit("orphan_gone", "server " + std::to_string(ended.pid) +
                             " of an earlier control daemon "
                             "has ended");

@@ -87,7 +87,7 @@ TEST_CASE("an idle server that outlives its daemon is ended, one with clients is
     kit.make_busy();
     kit.give(ClientEnded{900});
     const auto lines = kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
-    CHECK(std::count(lines.begin(), lines.end(), "signal 500 15") == 1);
+    CHECK(std::count(lines.begin(), lines.end(), "signal-server 500 15") == 1);
   }
   SUBCASE("with a client") {
     kit.make_busy();
@@ -97,9 +97,38 @@ TEST_CASE("an idle server that outlives its daemon is ended, one with clients is
                      "clients are left alone, and it is ended when they have gone") == 1);
     CHECK(lines.back() == "spawn-daemon");  // newcomers are served meanwhile
     CHECK(kit.give(ClientEnded{900}) ==
-          Lines{"emit client_gone: client 900 has gone", "signal 500 15"});
+          Lines{"emit client_gone: client 900 has gone", "signal-server 500 15"});
     CHECK(kit.give(ServerEnded{500}) ==
           Lines{"emit orphan_gone: server 500 of an earlier control daemon has ended"});
+  }
+}
+
+TEST_CASE("each orphan is ended with its own last client, not with the newcomers'") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+  kit.give(DaemonSpawned{101});
+  kit.due(Timer::configure_again);
+  kit.give(kit.configured());
+  kit.line("NEW CLIENT 901 from user 1000: Server is not ready, push client to pending list");
+  CHECK(kit.give(ClientEnded{900}).back() == "signal-server 500 15");
+  CHECK(kit.machine.clients().contains(901));
+}
+
+TEST_CASE("an end that was asked for takes the server along") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(RestartWanted{true});
+  const auto lines = kit.give(DaemonEnded{"was killed by signal 15 (SIGTERM)"});
+  CHECK(std::count(lines.begin(), lines.end(), "signal-server 500 15") == 1);
+}
+
+TEST_CASE("a process that asks again and again is one client, and no news") {
+  Kit kit;
+  kit.make_ready();
+  kit.line("NEW CLIENT 900 from user 0: Server already exists");
+  for (int i = 0; i < 100; ++i) {
+    CHECK(kit.line("NEW CLIENT 900 from user 0: Server already exists").empty());
   }
 }
 

@@ -222,8 +222,9 @@ TEST_CASE("drain: no newcomers, MPS is asked once more, then the daemon is ended
   Kit kit;
   kit.make_busy();
   CHECK(kit.give(DrainWanted{}) ==
-        Lines{"close-door", "emit draining: no newcomers; 1 running clients may finish",
-              "cancel next_probe", "run probe"});
+        Lines{"cancel start_deadline", "cancel configure_again", "close-door",
+              "emit draining: no newcomers; 1 running clients may finish", "set next_probe 0s"});
+  CHECK(kit.due(Timer::next_probe) == Lines{"cancel next_probe", "run probe"});
   CHECK(kit.machine.state() == State::draining);
   kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900"}));
   CHECK(kit.machine.state() == State::draining);
@@ -248,6 +249,45 @@ TEST_CASE("drain: no newcomers, MPS is asked once more, then the daemon is ended
     kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
     CHECK(kit.machine.state() == State::stopped);
   }
+}
+
+TEST_CASE("an adopted daemon that does not answer yet is drained, not ended") {
+  Kit kit;
+  kit.give(DaemonFound{100, {500}});
+  kit.give(ConfigureDone{control::Busy{4711, "bash"}});
+  CHECK(kit.machine.refuses(RestartWanted{})->message ==
+        "the clients of gpu0.shared are not known yet and might be ended; try again, or use "
+        "--force");
+  kit.give(DrainWanted{});
+  CHECK(kit.machine.state() == State::draining);
+  kit.due(Timer::next_probe);
+  kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900"}));
+  CHECK(kit.machine.state() == State::draining);
+  CHECK(kit.machine.running_clients() == 1);
+  const auto lines = kit.give(ClientEnded{900});
+  CHECK(lines.back() == "set stop_rung 8s");
+}
+
+TEST_CASE("while nobody knows an adopted server's clients, it counts as used") {
+  Kit kit;
+  kit.give(DaemonFound{100, {500}});
+  kit.give(ConfigureDone{control::Unanswered{"no answer within 3s"}});
+  CHECK(kit.due(Timer::start_deadline) == Lines{"set start_deadline 10s"});
+  kit.due(Timer::configure_again);
+  kit.give(kit.configured(Kit::limits(), {"500"}, Lines{}));
+  CHECK_FALSE(kit.machine.may_have_clients());
+}
+
+TEST_CASE("a daemon that cannot be ended is never joined by a second one") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(RestartWanted{});
+  for (int rung = 0; rung < 4; ++rung) kit.due(Timer::stop_rung);
+  REQUIRE(kit.machine.state() == State::failed);
+  const auto lines = kit.give(DrainWanted{});
+  CHECK(lines.back() == "set stop_rung 8s");  // another try at ending it
+  CHECK(kit.machine.refuses(UndrainWanted{}));
+  CHECK(kit.machine.daemon() == 100);
 }
 
 TEST_CASE("verbs are refused with a reason") {

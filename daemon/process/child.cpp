@@ -19,6 +19,7 @@
 
 #include "base/unique_fd.h"
 #include "process/proc.h"
+#include "process/reaper.h"
 
 namespace mps::process {
 
@@ -126,9 +127,16 @@ Result<pid_t> start(const SpawnSpec& spec) {
 }
 
 // For a child that cannot be supervised: it has hardly begun, so the wait is short.
-void discard(pid_t pid) {
-  ::kill(pid, SIGKILL);
-  while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
+void discard(pid_t pid, const UniqueFd& pidfd) {
+  siginfo_t info{};
+  if (pidfd) {
+    ::syscall(SYS_pidfd_send_signal, pidfd.get(), SIGKILL, nullptr, 0U);
+  } else {
+    ::kill(pid, SIGKILL);
+  }
+  const auto kind = pidfd ? P_PIDFD : P_PID;
+  const auto whom = static_cast<id_t>(pidfd ? pidfd.get() : pid);
+  while (::waitid(kind, whom, &info, WEXITED) < 0 && errno == EINTR) {
   }
 }
 
@@ -143,10 +151,10 @@ std::string ExitStatus::describe() const {
 
 struct Child::State {
   State(const asio::any_io_executor& executor, pid_t process, std::uint64_t started)
-      : pidfd(executor), pid(process), start_time(started) {}
+      : pidfd(executor), pid(process), start_time(started), owned(process) {}
 
   static Result<std::shared_ptr<State>> make(const asio::any_io_executor& executor,
-                                             UniqueFd descriptor, pid_t pid,
+                                             UniqueFd& descriptor, pid_t pid,
                                              std::uint64_t start_time);
   static asio::awaitable<ExitStatus> wait(std::shared_ptr<State> self);
 
@@ -157,10 +165,11 @@ struct Child::State {
   pid_t pid;
   std::uint64_t start_time;
   std::optional<ExitStatus> status;
+  OwnedPid owned;
 };
 
 Result<std::shared_ptr<Child::State>> Child::State::make(const asio::any_io_executor& executor,
-                                                         UniqueFd descriptor, pid_t pid,
+                                                         UniqueFd& descriptor, pid_t pid,
                                                          std::uint64_t start_time) {
   auto state = std::make_shared<State>(executor, pid, start_time);
   boost::system::error_code error;
@@ -195,6 +204,8 @@ std::optional<ExitStatus> Child::State::reap() {
     status.emplace();
     (exited ? status->code : status->signal) = info.si_status;
   }
+  // From now on somebody else may have the pid.
+  if (status) owned.release();
   return status;
 }
 
@@ -215,21 +226,23 @@ Child::~Child() = default;
 Result<Child> Child::spawn(const asio::any_io_executor& executor, const SpawnSpec& spec) {
   const auto pid = start(spec);
   if (!pid) return pid.error();
-  // It is our child and not reaped yet: until then nobody else can have its pid.
+  // It is our child, and nobody else can have its pid until we have reaped it. Only where SIGCHLD
+  // is ignored does the kernel reap, and then it may be gone already.
   UniqueFd pidfd = open_pidfd(*pid);
   if (!pidfd) {
+    const bool gone = errno == ESRCH;
     const auto error = Error::from_errno("watch process " + std::to_string(*pid), errno);
-    discard(*pid);
+    if (!gone) discard(*pid, pidfd);
     return error;
   }
   const auto status = Proc{}.stat(*pid);
   if (!status) {
-    discard(*pid);
+    discard(*pid, pidfd);
     return Error{"watch process " + std::to_string(*pid) + ": /proc does not show it"};
   }
-  auto state = State::make(executor, std::move(pidfd), *pid, status->start_time);
+  auto state = State::make(executor, pidfd, *pid, status->start_time);
   if (!state) {
-    discard(*pid);
+    discard(*pid, pidfd);
     return state.error();
   }
   return Child(std::move(*state));
@@ -249,7 +262,7 @@ Result<Child> Child::adopt(const asio::any_io_executor& executor, pid_t pid,
     return Error{context + ": another process has this pid now (started at tick " +
                  std::to_string(status->start_time) + ", not " + std::to_string(start_time) + ")"};
   }
-  auto state = State::make(executor, std::move(pidfd), pid, start_time);
+  auto state = State::make(executor, pidfd, pid, start_time);
   if (!state) return state.error();
   return Child(std::move(*state));
 }

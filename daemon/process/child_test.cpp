@@ -364,3 +364,17 @@ TEST_CASE("a stop and a continue are no end") {
   CHECK(child->signal(SIGKILL));
   CHECK(run_until(io, [&] { return done; }));
 }
+
+TEST_CASE("where SIGCHLD is ignored, a child ends as nobody's or is said to have gone") {
+  asio::io_context io;
+  auto* const handler = std::signal(SIGCHLD, SIG_IGN);
+  for (int i = 0; i < 50; ++i) {
+    auto child = Child::spawn(io.get_executor(), {.program = "/bin/true"});
+    if (child) {
+      CHECK(finish(io, child->wait()) == ExitStatus{});
+    } else {
+      CHECK(child.error().message.starts_with("watch process "));
+    }
+  }
+  std::signal(SIGCHLD, handler);
+}

@@ -13,15 +13,17 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
+#include <exception>
+#include <iterator>
 #include <optional>
+#include <system_error>
 #include <thread>
 
 #include "base/unique_fd.h"
 
 namespace mps::process {
 namespace {
-
-constexpr std::size_t k_socket_limit = 1'000'000;
 
 constexpr std::size_t aligned(std::size_t length) {
   return (length + 3) & ~std::size_t{3};
@@ -67,12 +69,20 @@ std::optional<UnixSocket> parse_socket(std::span<const std::byte> body) {
 Result<UniqueFd> open_diag() {
   UniqueFd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (!socket) return Error::from_errno("sock_diag", errno);
-  const timeval limit{.tv_sec = 1, .tv_usec = 0};
-  if (::setsockopt(socket.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0 ||
-      ::setsockopt(socket.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) != 0) {
+  return socket;
+}
+
+// What is left until the deadline goes for each read.
+Result<void> set_timeout(int socket, LookClock::time_point deadline) {
+  const auto left =
+      std::chrono::duration_cast<std::chrono::microseconds>(deadline - LookClock::now()).count();
+  if (left <= 0) return Error::from_errno("sock_diag", ETIMEDOUT);
+  const timeval limit{.tv_sec = static_cast<time_t>(left / 1'000'000),
+                      .tv_usec = static_cast<suseconds_t>(left % 1'000'000)};
+  if (::setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) != 0) {
     return Error::from_errno("sock_diag", errno);
   }
-  return socket;
+  return {};
 }
 
 Result<void> ask_for_unix_sockets(int socket) {
@@ -108,36 +118,50 @@ Result<bool> parse_unix_sockets(std::span<const std::byte> datagram, std::vector
   return false;
 }
 
-Result<std::vector<UnixSocket>> unix_sockets() {
+Result<std::vector<UnixSocket>> unix_sockets(const SocketFilter& wanted,
+                                             LookClock::time_point deadline) {
   const auto socket = open_diag();
   if (!socket) return socket.error();
   if (auto asked = ask_for_unix_sockets(socket->get()); !asked) return asked.error();
-  std::vector<UnixSocket> sockets;
+  std::vector<UnixSocket> kept;
+  std::vector<UnixSocket> piece;
   std::vector<std::byte> buffer(32 * std::size_t{1024});
   for (;;) {
+    if (auto ready = set_timeout(socket->get(), deadline); !ready) return ready.error();
     const auto got = ::recv(socket->get(), buffer.data(), buffer.size(), 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return Error::from_errno("sock_diag", errno == EAGAIN ? ETIMEDOUT : errno);
     const auto length = static_cast<std::size_t>(got);
-    const auto complete = parse_unix_sockets(std::span(buffer).first(length), sockets);
+    piece.clear();
+    const auto complete = parse_unix_sockets(std::span(buffer).first(length), piece);
     if (!complete) return complete.error();
-    if (*complete || got == 0) return sockets;
-    if (sockets.size() > k_socket_limit) return Error{"sock_diag: more than a million sockets"};
+    std::copy_if(piece.begin(), piece.end(), std::back_inserter(kept), wanted);
+    if (*complete || got == 0) return kept;
   }
 }
 
-Result<std::vector<UnixSocket>> unix_sockets_of(const std::filesystem::path& file) {
+Result<std::vector<UnixSocket>> unix_sockets_of(const std::filesystem::path& file,
+                                                const SocketFilter& wanted,
+                                                LookClock::time_point deadline) {
   const UniqueFd space(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!space) return Error::from_errno("open " + file.string(), errno);
-  Result<std::vector<UnixSocket>> sockets = Error{};
-  std::thread visitor([&] {
-    if (::setns(space.get(), CLONE_NEWNET) != 0) {
-      sockets = Error::from_errno("enter " + file.string(), errno);
-    } else {
-      sockets = unix_sockets();
+  // What stays if the thread cannot even report its trouble; made before it could run out of
+  // memory.
+  Result<std::vector<UnixSocket>> sockets = Error::from_errno("enter " + file.string(), ENOMEM);
+  const auto visit = [&]() noexcept {
+    try {
+      sockets = ::setns(space.get(), CLONE_NEWNET) == 0
+                    ? unix_sockets(wanted, deadline)
+                    : Error::from_errno("enter " + file.string(), errno);
+    } catch (const std::exception&) {
+      // An exception that left the thread would be the end of the process.
     }
-  });
-  visitor.join();
+  };
+  try {
+    std::thread(visit).join();
+  } catch (const std::system_error& error) {
+    return Error::from_errno("enter " + file.string(), error.code().value());
+  }
   return sockets;
 }
 

@@ -9,9 +9,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <filesystem>
+#include <new>
 #include <span>
 #include <string>
 #include <vector>
@@ -121,6 +124,16 @@ nlmsghdr message(std::size_t length, int type) {
   return header;
 }
 
+constexpr auto k_never = std::chrono::steady_clock::time_point::max();
+
+// The peers on one path, with all the time in the world.
+Result<std::vector<SocketPeer>> peers_at(pid_t pid, const std::filesystem::path& path) {
+  auto found = peers_of(pid, std::span(&path, 1), k_never);
+  if (!found) return found.error();
+  if (!found->complete) return Error{"not complete"};
+  return std::move(found->peers);
+}
+
 }  // namespace
 
 TEST_CASE("a peer in another process has a name") {
@@ -131,7 +144,7 @@ TEST_CASE("a peer in another process has a name") {
   const Other client([&] { return connect_to(path); });
   REQUIRE(client.went_well());
   const auto accepted = accept_from(listener);
-  const auto peers = peers_of(::getpid(), path);
+  const auto peers = peers_at(::getpid(), path);
   REQUIRE(peers);
   REQUIRE(peers->size() == 1);
   CHECK(peers->front().descriptor == accepted.get());
@@ -153,7 +166,7 @@ TEST_CASE("the process asked about may be another, and the peers ourselves") {
   REQUIRE(daemon.went_well());
   const auto waiting = connect_to(path);
   REQUIRE(waiting);
-  const auto peers = peers_of(daemon.pid(), path);
+  const auto peers = peers_at(daemon.pid(), path);
   REQUIRE(peers);
   REQUIRE(peers->size() == 1);
   CHECK(peers->front().pid == daemon.pid());
@@ -167,21 +180,21 @@ TEST_CASE("only connections accepted on that path, oldest descriptor first") {
   const auto other_listener = listen_on(elsewhere);
   REQUIRE(listener);
   REQUIRE(other_listener);
-  CHECK(peers_of(::getpid(), path)->empty());
+  CHECK(peers_at(::getpid(), path)->empty());
   const auto first = connect_to(path);
   const auto first_accepted = accept_from(listener);
   const auto other = connect_to(elsewhere);
   const auto other_accepted = accept_from(other_listener);
   const auto second = connect_to(path);
   const auto second_accepted = accept_from(listener);
-  const auto peers = peers_of(::getpid(), path);
+  const auto peers = peers_at(::getpid(), path);
   REQUIRE(peers);
   REQUIRE(peers->size() == 2);
   CHECK(peers->at(0).descriptor == first_accepted.get());
   CHECK(peers->at(1).descriptor == second_accepted.get());
   CHECK(peers->at(0).pid == ::getpid());
   CHECK(peers->at(0).peer_inode != peers->at(1).peer_inode);
-  CHECK(peers_of(::getpid(), path + "x")->empty());
+  CHECK(peers_at(::getpid(), path + "x")->empty());
 }
 
 TEST_CASE("a peer that has closed is none") {
@@ -190,9 +203,9 @@ TEST_CASE("a peer that has closed is none") {
   const auto listener = listen_on(path);
   auto client = connect_to(path);
   const auto accepted = accept_from(listener);
-  REQUIRE(peers_of(::getpid(), path)->size() == 1);
+  REQUIRE(peers_at(::getpid(), path)->size() == 1);
   client.reset();
-  CHECK(peers_of(::getpid(), path)->empty());
+  CHECK(peers_at(::getpid(), path)->empty());
 }
 
 TEST_CASE("a peer in another network namespace, as pods have") {
@@ -206,7 +219,7 @@ TEST_CASE("a peer in another network namespace, as pods have") {
     return;
   }
   const auto accepted = accept_from(listener);
-  const auto peers = peers_of(::getpid(), path);
+  const auto peers = peers_at(::getpid(), path);
   REQUIRE(peers);
   REQUIRE(peers->size() == 1);
   CHECK(peers->front().descriptor == accepted.get());
@@ -214,15 +227,67 @@ TEST_CASE("a peer in another network namespace, as pods have") {
 }
 
 TEST_CASE("a process that is not there is an error") {
-  const auto peers = peers_of(0, "/nowhere");
+  const auto peers = peers_of(0, {}, k_never);
   REQUIRE_FALSE(peers);
   CHECK(peers.error().message == "open /proc/0/fd: No such file or directory");
 }
 
 TEST_CASE("asking leaves no descriptor") {
   const auto before = open_descriptors();
-  for (int i = 0; i < 10; ++i) REQUIRE(peers_of(::getpid(), "/nowhere"));
+  for (int i = 0; i < 10; ++i) REQUIRE(peers_at(::getpid(), "/nowhere"));
   CHECK(open_descriptors() == before);
+}
+
+TEST_CASE("several paths in one look") {
+  const TempFolder folder;
+  const std::vector<std::filesystem::path> paths{folder / "control", folder / "privileged"};
+  const auto listener = listen_on(paths[0]);
+  const auto other_listener = listen_on(paths[1]);
+  const auto first = connect_to(paths[1]);
+  const auto first_accepted = accept_from(other_listener);
+  const auto second = connect_to(paths[0]);
+  const auto second_accepted = accept_from(listener);
+  const auto found = peers_of(::getpid(), paths, k_never);
+  REQUIRE(found);
+  CHECK(found->complete);
+  REQUIRE(found->peers.size() == 2);
+  CHECK(found->peers[0].path == 1);
+  CHECK(found->peers[1].path == 0);
+}
+
+TEST_CASE("a look whose time is over says so, whatever it has to look at") {
+  const TempFolder folder;
+  const std::vector<std::filesystem::path> paths{folder / "control"};
+  const auto listener = listen_on(paths[0]);
+  const auto client = connect_to(paths[0]);
+  const auto accepted = accept_from(listener);
+  const auto late = peers_of(::getpid(), paths, std::chrono::steady_clock::now());
+  REQUIRE_FALSE(late);
+  CHECK(late.error().message == "sock_diag: Connection timed out");
+  // Wherever the time ends, what is not complete is not said to be.
+  int complete = 0;
+  for (auto time = std::chrono::microseconds(1); complete < 3; time *= 2) {
+    const auto found = peers_of(::getpid(), paths, std::chrono::steady_clock::now() + time);
+    if (!found || !found->complete) continue;
+    ++complete;
+    REQUIRE(found->peers.size() == 1);
+    CHECK(found->peers[0].pid == ::getpid());
+  }
+}
+
+TEST_CASE("only the sockets that are wanted are kept, and trouble in a namespace is an error") {
+  const auto none = [](const UnixSocket&) { return false; };
+  const auto own = unix_sockets(none, k_never);
+  REQUIRE(own);
+  CHECK(own->empty());
+  // Entering needs CAP_SYS_ADMIN; without it this is an error of another kind.
+  const auto thrown = unix_sockets_of(
+      "/proc/self/ns/net", [](const UnixSocket&) -> bool { throw std::bad_alloc(); }, k_never);
+  REQUIRE_FALSE(thrown);
+  CHECK(thrown.error().message.starts_with("enter /proc/self/ns/net: "));
+  const auto missing = unix_sockets_of("/nonexistent", none, k_never);
+  REQUIRE_FALSE(missing);
+  CHECK(missing.error().message == "open /nonexistent: No such file or directory");
 }
 
 TEST_CASE("the kernel's answer: errors, ends and cut messages") {

@@ -44,8 +44,8 @@ enum class Order : std::uint32_t {
   k_set_pinned_limit = 12,   // followed by the ordinal and bytes
   k_terminate_client = 13,   // followed by the pid, answered by a CUDA result
   k_processes = 14,          // answered by a count and rows; then the daemon sends a 0
-  k_set_priority = 15,       // followed by the priority: set_default_client_priority reaches a server
-  k_status = 17              // answered by 0 (FAULT) or 1 (ACTIVE)
+  k_set_priority = 15,  // followed by the priority: set_default_client_priority reaches a server
+  k_status = 17         // answered by 0 (FAULT) or 1 (ACTIVE)
 };
 
 // A row of k_processes, 40 bytes.

@@ -65,6 +65,44 @@ class Adoption(Suite):
         wait_until(lambda: not control_daemons(supervisor.pipe("gpu1.shared")), "its end")
         self.assertEqual(list(self.pids(supervisor)), ["gpu0.shared"])
 
+    def test_a_daemon_of_another_device_is_not_adopted(self):
+        supervisor = self.supervisor().start()
+        old = self.pids(supervisor)["gpu0.shared"]
+        supervisor.kill9()
+        mark = supervisor.events.last_id()
+        supervisor.settings["devices"][0]["uuid"] = "GPU-99999999-0000-0000-0000-000000000000"
+        supervisor.start()
+        said = supervisor.events.wait("leftover", mark)
+        self.assertIn(f"pid {old} for GPU-00000000-0000-0000-0000-000000000000", said["message"])
+        new = self.pids(supervisor)["gpu0.shared"]
+        self.assertEqual(control_daemons(supervisor.pipe()), [new])
+        self.assertNotEqual(new, old)
+
+    def test_another_spelling_of_the_run_directory_is_the_same(self):
+        supervisor = self.supervisor().start()
+        before = self.pids(supervisor)
+        supervisor.kill9()
+        os.symlink(supervisor.run, supervisor.root / "alias")
+        supervisor.start(flags=["--run-dir", str(supervisor.root / "alias") + "/"])
+        self.assertEqual(self.pids(supervisor), before)
+
+    def test_a_process_that_poses_as_a_daemon_is_not_adopted(self):
+        supervisor = self.supervisor()
+        supervisor.run.mkdir()
+        folder = supervisor.root / "fake"
+        folder.mkdir()
+        fake = folder / "nvidia-cuda-mps-control"
+        fake.write_bytes(open("/bin/sleep", "rb").read())
+        fake.chmod(0o755)
+        posing = harness.subprocess.Popen(
+            [str(fake), "1000"],
+            env={"CUDA_MPS_PIPE_DIRECTORY": str(supervisor.pipe())},
+        )
+        supervisor.helpers.append(posing)
+        supervisor.start()
+        self.assertEqual(supervisor.events.of("control_adopted"), [])
+        self.assertIsNone(posing.poll())
+
     def test_a_second_supervisor_is_refused(self):
         supervisor = self.supervisor().start()
         done = harness.subprocess.run(
