@@ -147,6 +147,7 @@ Result<void> Actor::follow_log(UniqueFd file) {
   if (!id) return id.error();
   log_ = *id;
   log_name_ = *name;
+  read_to_.reset();
   log_lost_ = false;
   return {};
 }
@@ -167,9 +168,8 @@ void Actor::give(Input input, std::optional<ReadPosition> position) {
   while (!inbox_.empty() && !closed_) {
     const auto entry = std::move(inbox_.front());
     inbox_.pop_front();
-    for (const auto& action : machine_.on(entry.input, steady_clock::now())) {
-      apply(action, entry.position);
-    }
+    if (entry.position) read_to_ = entry.position;
+    for (const auto& action : machine_.on(entry.input, steady_clock::now())) apply(action);
   }
   busy_ = false;
   if (machine_.state() != shown_state_) {
@@ -179,16 +179,12 @@ void Actor::give(Input input, std::optional<ReadPosition> position) {
   if (changed_) changed_();
 }
 
-void Actor::apply(const Action& action, const std::optional<ReadPosition>& position) {
-  if (const auto* event = std::get_if<Emit>(&action)) {
-    recorder_.record(settings_.id, *event, position);
-    return;
-  }
+void Actor::apply(const Action& action) {
   std::visit([this](const auto& what) { carry_out(what); }, action);
 }
 
 void Actor::carry_out(const Emit& event) {
-  recorder_.record(settings_.id, event, std::nullopt);
+  recorder_.record(settings_.id, event, read_to_);
 }
 
 // ---- the daemon ----

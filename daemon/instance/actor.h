@@ -70,7 +70,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
  private:
   struct Entry {
     Input input;
-    std::optional<ReadPosition> position;
+    std::optional<ReadPosition> position;  // of the line that it is
   };
   static constexpr std::size_t k_timers = 6;
 
@@ -78,7 +78,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   using Self = std::shared_ptr<Actor>;
 
   void give(Input input, std::optional<ReadPosition> position = {});
-  void apply(const Action& action, const std::optional<ReadPosition>& position);
+  void apply(const Action& action);
   void carry_out(const SpawnDaemon&);
   void carry_out(const RunBatch& run);
   void carry_out(const SetTimer& set);
@@ -150,6 +150,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   std::optional<ControlProcess> control_;
   std::optional<process::Follower::Id> log_;
   std::string log_name_;
+  // Behind the last line that was dealt with: recorded with every event, so that a new supervisor
+  // does not read lines again that came before it.
+  std::optional<ReadPosition> read_to_;
   bool log_lost_ = false;
   std::array<std::unique_ptr<boost::asio::steady_timer>, k_timers> timers_;
   std::array<std::uint64_t, k_timers> turns_{};

@@ -154,6 +154,7 @@ void Machine::daemon_is_down() {
   limits_confirmed_ = false;
   failures_ = 0;
   wedge_reported_ = false;
+  probe_soon_ = false;
   accept_waits_ = false;
   accept_timer_ = false;
   channel_ = {};

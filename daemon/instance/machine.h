@@ -254,6 +254,7 @@ class Machine {
   void configure();
   void configure_later(std::string trouble);
   void probe_in(Milliseconds delay);
+  void probe_soon();  // somebody came: whether MPS serves it is asked once, not for each
   void run_probe();
   void read_state(const control::Answered& answered);
   void see_servers(const control::Answer& answer);
@@ -310,6 +311,7 @@ class Machine {
     std::size_t size = 0;
   } plan_;
   bool clients_known_ = false;  // MPS's own list was seen since the daemon was taken up
+  bool probe_soon_ = false;     // is set already
   bool accept_waits_ = false;   // its last line is "Accepting connection..."
   bool accept_timer_ = false;
   TimePoint accept_since_{};

@@ -208,8 +208,14 @@ void Machine::probe_in(Milliseconds delay) {
   act(SetTimer{Timer::next_probe, delay});
 }
 
+void Machine::probe_soon() {
+  if (!serving() || ending_ != Ending::none || std::exchange(probe_soon_, true)) return;
+  probe_in(std::min(settings_.probe_interval, k_soon));
+}
+
 void Machine::run_probe() {
   if (batch_running_) return;
+  probe_soon_ = false;
   batch_running_ = true;
   act(CancelTimer{Timer::next_probe});
   act(RunBatch{RunBatch::Purpose::probe, compose(false), settings_.probe_timeout});

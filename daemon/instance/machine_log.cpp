@@ -82,6 +82,7 @@ void Machine::on_client(const LogLine& line, pid_t pid, uid_t uid, bool connecte
                 .connected = connected};
   clients_[pid] = client;
   act(WatchClient{pid});
+  if (!connected && server_ && server_->status == ServerStatus::active) probe_soon();
   const auto who = std::to_string(pid) + (line.command.empty() ? "" : " (" + line.command + ")");
   emit(connected ? "client_connected" : "client_asked",
        connected ? "client " + who + " is served"
@@ -136,6 +137,7 @@ void Machine::on_log(const control::ServerReady& ready) {
   act(WatchServer{ready.pid});
   emit("server_ready", "server " + std::to_string(ready.pid) + " is ready",
        {{"pid", std::to_string(ready.pid)}});
+  probe_soon();
 }
 
 void Machine::on_log(const control::ServerExited& exited) {

@@ -23,8 +23,13 @@ TEST_CASE("a client that asks, is served, and goes") {
   CHECK(kit.machine.server()->status == ServerStatus::starting);
   CHECK(kit.machine.running_clients() == 1);
   CHECK(kit.line("NEW SERVER 500: Ready") ==
-        Lines{"watch-server 500", "emit server_ready: server 500 is ready"});
+        Lines{"watch-server 500", "emit server_ready: server 500 is ready", "set next_probe 1s"});
   CHECK(kit.machine.server()->status == ServerStatus::active);
+  // However many come, MPS is asked once whom it serves.
+  CHECK(kit.line("NEW CLIENT 901 from user 1000: Server already exists").size() == 2);
+  kit.due(Timer::next_probe);
+  kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900", "901"}));
+  CHECK(kit.machine.clients().at(901).connected);
   CHECK(kit.give(ClientEnded{900}) == Lines{"emit client_gone: client 900 has gone"});
   CHECK(kit.give(ClientEnded{900}).empty());
 }

@@ -65,6 +65,24 @@ class Adoption(Suite):
         wait_until(lambda: not control_daemons(supervisor.pipe("gpu1.shared")), "its end")
         self.assertEqual(list(self.pids(supervisor)), ["gpu0.shared"])
 
+    def test_what_was_told_before_a_daemons_death_is_not_told_again(self):
+        supervisor = self.supervisor()
+        if not supervisor.backend.real:
+            (supervisor.root / "sim.conf").write_text("server_fails = true\n")
+            supervisor.environment["MPS_SIM_CONF"] = str(supervisor.root / "sim.conf")
+        supervisor.start()
+        supervisor.probe().wait(timeout=harness.DEADLINE)
+        wait_until(lambda: (supervisor.instance()["server"] or {}).get("failedStarts") == 6, "6 starts")
+        started = harness.time.monotonic()
+        wait_until(lambda: harness.time.monotonic() - started > 1.05, "a life")
+        mark = supervisor.events.last_id()
+        os.kill(self.pids(supervisor)["gpu0.shared"], signal.SIGKILL)
+        supervisor.events.wait("ready", mark)
+        supervisor.kill9()
+        supervisor.start()
+        for kind in ("server_start_failed", "client_asked", "client_gone", "control_exited"):
+            self.assertEqual(len(supervisor.events.of(kind)), 1, kind)
+
     def test_a_daemon_of_another_device_is_not_adopted(self):
         supervisor = self.supervisor().start()
         old = self.pids(supervisor)["gpu0.shared"]
