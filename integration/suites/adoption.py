@@ -68,7 +68,7 @@ class Adoption(Suite):
     def test_what_was_told_before_a_daemons_death_is_not_told_again(self):
         supervisor = self.supervisor()
         if not supervisor.backend.real:
-            (supervisor.root / "sim.conf").write_text("server_fails = true\n")
+            (supervisor.root / "sim.conf").write_text("server_fails = 1\n")
             supervisor.environment["MPS_SIM_CONF"] = str(supervisor.root / "sim.conf")
         supervisor.start()
         supervisor.probe().wait(timeout=harness.DEADLINE)

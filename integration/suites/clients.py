@@ -47,7 +47,7 @@ class Clients(Suite):
     def test_a_server_that_does_not_start_is_one_incident(self):
         supervisor = self.supervisor()
         if not supervisor.backend.real:
-            (supervisor.root / "sim.conf").write_text("server_fails = true\n")
+            (supervisor.root / "sim.conf").write_text("server_fails = 1\n")
             supervisor.environment["MPS_SIM_CONF"] = str(supervisor.root / "sim.conf")
         supervisor.start()
         for n in range(3):
