@@ -52,6 +52,8 @@ void Machine::start() {
   enter(State::starting);
   ending_ = Ending::none;
   next_start_.reset();
+  start_trouble_.clear();
+  lock_trouble_.clear();
   act(CancelTimer{Timer::backoff_over});
   act(SpawnDaemon{});
 }
@@ -135,7 +137,7 @@ void Machine::handle(const DaemonEnded& ended) {
   } else if (state == State::failed) {
     return;  // it did not die from SIGKILL then, and has now; an operator decides
   } else if (!was_ready || now_ - ready_at_ < k_short_life) {
-    start_failed(start_trouble_.empty() || was_ready ? how : start_trouble_ + "; " + how);
+    start_failed(lock_trouble_.empty() || was_ready ? how : lock_trouble_ + "; " + how);
   } else {
     last_error_ = how;
     start();

@@ -321,6 +321,7 @@ class Machine {
   unsigned failures_ = 0;  // probes in a row that nothing explains
   bool wedge_reported_ = false;
   std::string start_trouble_;  // why the limits could not be set yet
+  std::string lock_trouble_;   // the daemon's own reason for ending at once
   std::optional<Server> server_;
   std::string server_cause_;  // what the starting server said last
   // Servers of daemons that are gone, with the clients that still work on them.

@@ -30,7 +30,7 @@ void Machine::on_log(const control::DaemonListening&) {
 }
 
 void Machine::on_log(const control::AlreadyRunning&) {
-  start_trouble_ =
+  lock_trouble_ =
       "another control daemon, or a process that took its lock, uses the pipe directory";
 }
 

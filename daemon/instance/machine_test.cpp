@@ -175,6 +175,16 @@ TEST_CASE("a life of under a second counts as a failed start") {
       "emit start_failed: the control daemon exited with status 1; next start in "));
 }
 
+TEST_CASE("an early end is its own reason, whatever a command met before it was noticed") {
+  Kit kit;
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{100});
+  kit.due(Timer::configure_again);
+  kit.give(ConfigureDone{control::Unanswered{"the front-end exited with status 7"}});
+  kit.give(DaemonEnded{"exited with status 7"});
+  CHECK(kit.machine.last_error() == "the control daemon exited with status 7");
+}
+
 TEST_CASE("a lock taken by somebody else is named") {
   Kit kit;
   kit.give(StartWanted{});
