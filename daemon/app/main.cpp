@@ -150,7 +150,7 @@ int run(app::Settings settings) {
                             std::get<UniqueFd>(std::move(lock)));
   if (!supervisor) return fail(supervisor.error().message);
   int status = 0;
-  boost::asio::co_spawn(io, (*supervisor)->run(), [&io, &status](std::exception_ptr error) {
+  boost::asio::co_spawn(io, (*supervisor)->run(), [&io, &status](const std::exception_ptr& error) {
     if (error) {
       status = k_failed;
       try {

@@ -108,6 +108,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
     pid_t pid = 0;
     std::uint64_t start_ticks = 0;
     bool server = false;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang 14 takes the comparison with 0 for a pointer's
     auto operator<=>(const Watched&) const = default;
     [[nodiscard]] Input ended() const;
   };

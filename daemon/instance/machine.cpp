@@ -8,8 +8,6 @@
 
 namespace mps::instance {
 
-using std::chrono::duration_cast;
-
 namespace {
 constexpr Milliseconds k_first_configure{15};  // the log mostly says "listening" sooner
 constexpr Milliseconds k_short_life{1000};

@@ -170,7 +170,7 @@ class Machine {
   using TimePoint = std::chrono::steady_clock::time_point;
 
   explicit Machine(std::string id, MachineSettings settings)
-      : id_(std::move(id)), settings_(std::move(settings)), budget_(settings_.backoff) {}
+      : id_(std::move(id)), settings_(settings), budget_(settings_.backoff) {}
 
   std::vector<Action> on(const Input& input, TimePoint now);
 
