@@ -185,6 +185,24 @@ std::optional<std::chrono::system_clock::time_point> parse_time(std::string_view
          std::chrono::milliseconds(*millis);
 }
 
+std::optional<OddCharacter> find_odd_character(std::string_view text) {
+  for (std::size_t at = 0; at < text.size();) {
+    const auto lead = static_cast<unsigned char>(text[at]);
+    if (lead == '\t' || lead == '\n' || lead == '\r') {
+      ++at;
+      continue;
+    }
+    const auto length = character_length(text.substr(at));
+    if (length == 0) {
+      const bool c1 = lead == 0xc2 && at + 1 < text.size() &&
+                      (static_cast<unsigned char>(text[at + 1]) & 0xe0U) == 0x80U;
+      return OddCharacter{at, lead < 0x20 || lead == 0x7f || c1};
+    }
+    at += length;
+  }
+  return std::nullopt;
+}
+
 std::string printable(std::string_view text, std::size_t limit) {
   std::string out;
   std::size_t taken = 0;

@@ -43,6 +43,14 @@ std::optional<std::string_view> did_you_mean(std::string_view word,
 std::string format_time(std::chrono::system_clock::time_point time);
 std::optional<std::chrono::system_clock::time_point> parse_time(std::string_view text);
 
+// The first byte of `text` that begins no printable character of UTF-8; tabs and line ends are
+// fine.
+struct OddCharacter {
+  std::size_t offset = 0;
+  bool control = false;  // a control character; else it is not UTF-8
+};
+std::optional<OddCharacter> find_odd_character(std::string_view text);
+
 // Text from outside made safe for a terminal, a log line and JSON: control characters and bytes
 // that are no UTF-8 become "\xNN", and what is longer than `limit` bytes is cut with "…", never
 // inside a character.

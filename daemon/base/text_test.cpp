@@ -67,6 +67,31 @@ TEST_CASE("text from outside cannot move the cursor") {
         "\\xff \\xc3 \\xc0\\xaf \\xed\\xa0\\x80 \\xc2\\x9b");
 }
 
+TEST_CASE("what is no text is found where it begins") {
+  for (const auto* fine : {"", "a\tb\r\n", "caf\xc3\xa9 \xf0\x9f\x98\x80",
+                           "\xef\xbb\xbf"
+                           "a",
+                           "\xc2\xa0"}) {
+    CAPTURE(fine);
+    CHECK_FALSE(find_odd_character(fine));
+  }
+  const struct {
+    std::string text;
+    std::size_t offset;
+    bool control;
+  } cases[] = {{"\x1b[2J", 0, true},       {"ab\x7f", 2, true},    {std::string("a\0", 2), 1, true},
+               {"\n\x01", 1, true},        {"a\xc2\x9b", 1, true}, {"\xc2", 0, false},
+               {"caf\xc3", 3, false},      {"\xff", 0, false},     {"\xc3\xa9\xc0\xaf", 2, false},
+               {"\xed\xa0\x80", 0, false}, {"\x80", 0, false},     {"\xf4\x90\x80\x80", 0, false}};
+  for (const auto& [text, offset, control] : cases) {
+    CAPTURE(text);
+    const auto odd = find_odd_character(text);
+    REQUIRE(odd);
+    CHECK(odd->offset == offset);
+    CHECK(odd->control == control);
+  }
+}
+
 TEST_CASE("lines and words") {
   CHECK(split_lines("a\n\nb").size() == 3);
   CHECK(split_lines("").empty());
