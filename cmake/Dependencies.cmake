@@ -12,6 +12,13 @@ if(NOT TARGET yaml-cpp::yaml-cpp) # yaml-cpp before 0.8
   add_library(yaml-cpp::yaml-cpp ALIAS yaml-cpp)
 endif()
 
+# libyaml has no CMake package everywhere; its pkg-config file would need pkg-config.
+find_path(LIBYAML_INCLUDE_DIR yaml.h REQUIRED)
+find_library(LIBYAML_LIBRARY yaml REQUIRED)
+add_library(LibYAML::LibYAML UNKNOWN IMPORTED)
+set_target_properties(LibYAML::LibYAML PROPERTIES IMPORTED_LOCATION "${LIBYAML_LIBRARY}"
+  INTERFACE_INCLUDE_DIRECTORIES "${LIBYAML_INCLUDE_DIR}")
+
 # Asio's and Beast's function bodies are compiled once, here.
 add_library(mps_asio STATIC "${CMAKE_CURRENT_LIST_DIR}/asio.cpp")
 target_compile_definitions(mps_asio PUBLIC

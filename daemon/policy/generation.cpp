@@ -1,0 +1,215 @@
+#include "policy/generation.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "base/text.h"
+#include "policy/subject.h"
+#include "yaml/reader.h"
+
+namespace mps::policy {
+namespace {
+
+using AcceptedPtr = std::shared_ptr<const Accepted>;
+
+// One file on its way: what it says now, if that is right, and what it said last.
+struct Candidate {
+  File file;
+  AcceptedPtr fresh;  // none: not right
+  AcceptedPtr last;   // what it stood for in the generation before
+
+  [[nodiscard]] const AcceptedPtr& standing() const { return fresh ? fresh : last; }
+};
+
+AcceptedPtr find_last(const Generation& before, const std::string& name) {
+  const auto found = std::lower_bound(
+      before.files.begin(), before.files.end(), name,
+      [](const File& file, const std::string& wanted) { return file.name < wanted; });
+  const bool known = found != before.files.end() && found->name == name;
+  return known ? found->accepted : nullptr;
+}
+
+void claim_all(const AcceptedPtr& accepted, std::vector<Claim>& claims) {
+  for (const auto& policy : accepted->policies) claims.push_back({policy.subject, policy.mark});
+}
+
+Candidate read(const SourceFile& source, AcceptedPtr last,
+               const std::vector<DeviceFacts>& devices) {
+  Candidate candidate;
+  candidate.file.name = source.name;
+  candidate.last = std::move(last);
+  auto& errors = candidate.file.errors;
+  if (!source.trouble.empty()) {
+    errors.push_back(printable(source.name, 255) + ": " + source.trouble);
+    return candidate;
+  }
+  if (candidate.last && candidate.last->text == source.text) {
+    candidate.fresh = candidate.last;
+    claim_all(candidate.fresh, candidate.file.claims);
+  } else {
+    auto parsed = parse(source.text, source.name);
+    errors = std::move(parsed.errors);
+    candidate.file.claims = std::move(parsed.claims);
+    if (!errors.empty()) return candidate;
+    candidate.fresh = std::make_shared<const Accepted>(
+        Accepted{source.text, short_hash(source.text), std::move(parsed.policies)});
+  }
+  errors = check_devices(candidate.fresh->policies, source.name, devices);
+  if (!errors.empty()) candidate.fresh.reset();
+  return candidate;
+}
+
+// What only one policy may have: its namespace, and the name of each instance of its own.
+std::set<std::string> holdings(const Policy& policy, const std::vector<DeviceFacts>& devices) {
+  std::set<std::string> held{policy.subject};
+  if (policy.isolation.value != Isolation::dedicated) return held;
+  for (const auto& device : devices) {
+    if (names(policy, device)) {
+      held.insert(instance_id(device.name, dedicated_domain(policy.subject)));
+    }
+  }
+  return held;
+}
+
+struct Holder {
+  std::size_t candidate = 0;
+  const Policy* policy = nullptr;
+};
+
+bool held_before(const Candidate& candidate, const std::string& name,
+                 const std::vector<DeviceFacts>& devices) {
+  if (!candidate.last) return false;
+  const auto& policies = candidate.last->policies;
+  return std::any_of(policies.begin(), policies.end(), [&](const Policy& policy) {
+    return holdings(policy, devices).contains(name);
+  });
+}
+
+std::string conflict(const std::string& name, const Policy& mine, const Policy& other) {
+  if (name == mine.subject) {
+    return place(mine, mine.mark) + ": metadata.namespace: has a policy already, at " +
+           place(other, other.mark) + ": \"" + printable(mine.subject) + "\"";
+  }
+  return place(mine, mine.isolation.mark) + ": spec.isolation: the instance " + name +
+         " would have the name of that of namespace " + printable(other.subject) + ", at " +
+         place(other, other.mark) + ": \"dedicated\"";
+}
+
+// Files that stand for a name that is another's fall back to what they said last. One round; true
+// if something changed. What stood together before cannot conflict, so the rounds come to an end.
+bool settle_conflicts(std::vector<Candidate>& candidates, const std::vector<DeviceFacts>& devices) {
+  std::map<std::string, std::vector<Holder>> held;
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (!candidates[i].standing()) continue;
+    for (const auto& policy : candidates[i].standing()->policies) {
+      for (const auto& name : holdings(policy, devices)) held[name].push_back({i, &policy});
+    }
+  }
+  std::vector<std::pair<std::size_t, std::string>> falls;
+  for (const auto& [name, holders] : held) {
+    if (holders.size() < 2) continue;
+    const auto incumbent = std::find_if(holders.begin(), holders.end(), [&](const Holder& holder) {
+      return held_before(candidates[holder.candidate], name, devices);
+    });
+    for (auto holder = holders.begin(); holder != holders.end(); ++holder) {
+      if (holder == incumbent) continue;
+      auto other = incumbent != holders.end() ? incumbent : holders.begin();
+      if (other == holder) ++other;
+      falls.emplace_back(holder->candidate, conflict(name, *holder->policy, *other->policy));
+    }
+  }
+  std::set<std::size_t> fallen;
+  for (auto& [index, error] : falls) {
+    auto& candidate = candidates[index];
+    candidate.file.errors.push_back(std::move(error));
+    // One that stands for what it said last already has nothing further to fall back to.
+    fallen.insert(index);
+  }
+  for (const auto index : fallen) {
+    auto& candidate = candidates[index];
+    if (candidate.fresh && candidate.fresh != candidate.last) {
+      candidate.fresh.reset();
+    } else {
+      candidate.fresh.reset();
+      candidate.last.reset();
+    }
+  }
+  return !fallen.empty();
+}
+
+File settled(Candidate candidate) {
+  auto& file = candidate.file;
+  file.accepted = candidate.standing();
+  file.state = candidate.fresh  ? File::State::good
+               : candidate.last ? File::State::last_good
+                                : File::State::bad;
+  return std::move(file);
+}
+
+void index(Generation& generation) {
+  for (const auto& file : generation.files) {
+    if (!file.accepted) continue;
+    for (const auto& policy : file.accepted->policies) {
+      generation.policies.emplace(policy.subject, &policy);
+    }
+  }
+  for (const auto& file : generation.files) {
+    if (file.state == File::State::good) continue;
+    for (const auto& claim : file.claims) {
+      if (generation.policies.contains(claim.subject)) continue;
+      generation.refused.try_emplace(claim.subject, Refused{file.name, claim.mark, file.errors[0]});
+    }
+  }
+}
+
+std::string hash_of(const Generation& generation) {
+  std::string all;
+  for (const auto& file : generation.files) {
+    if (file.accepted) all += file.name + '\0' + file.accepted->hash + '\0';
+  }
+  return short_hash(all);
+}
+
+}  // namespace
+
+const char* to_string(File::State state) {
+  switch (state) {
+    case File::State::good:
+      return "good";
+    case File::State::last_good:
+      return "lastGood";
+    case File::State::bad:
+      return "bad";
+  }
+  return "?";
+}
+
+std::size_t Generation::bad_files() const {
+  return static_cast<std::size_t>(std::count_if(files.begin(), files.end(), [](const File& file) {
+    return file.state != File::State::good;
+  }));
+}
+
+std::shared_ptr<const Generation> next_generation(const Generation& before,
+                                                  const std::vector<SourceFile>& files,
+                                                  const std::vector<DeviceFacts>& devices) {
+  std::vector<Candidate> candidates;
+  candidates.reserve(files.size());
+  for (const auto& source : files) {
+    candidates.push_back(read(source, find_last(before, source.name), devices));
+  }
+  // Before they are settled: who falls must not depend on the order of a directory.
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.file.name < b.file.name; });
+  while (settle_conflicts(candidates, devices)) continue;
+  auto next = std::make_shared<Generation>();
+  for (auto& candidate : candidates) next->files.push_back(settled(std::move(candidate)));
+  index(*next);
+  next->hash = hash_of(*next);
+  next->number = before.number + (before.number == 0 || next->hash != before.hash ? 1 : 0);
+  return next;
+}
+
+}  // namespace mps::policy

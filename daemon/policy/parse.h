@@ -1,0 +1,32 @@
+// The text of a policy file -> policies, or everything that is wrong with it. Pure.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "policy/policy.h"
+
+namespace mps::policy {
+
+// A namespace that a file speaks of, whether the rest of it is right or not. In what is not even
+// YAML: what stands behind "namespace:".
+struct Claim {
+  std::string subject;
+  Mark mark{};
+};
+
+struct Parsed {
+  std::vector<Policy> policies;     // empty where there are errors
+  std::vector<std::string> errors;  // each "file:line:column: path: reason: "value""
+  std::vector<Claim> claims;
+};
+
+Parsed parse(std::string_view text, const std::string& file);
+
+// What fits no device that it is for: more memory than there is, a percentage of no SM. The
+// policies are of one file, `file`.
+std::vector<std::string> check_devices(const std::vector<Policy>& policies, const std::string& file,
+                                       const std::vector<DeviceFacts>& devices);
+
+}  // namespace mps::policy
