@@ -414,7 +414,7 @@ Snapshot Actor::snapshot() const {
   Snapshot shown;
   shown.id = settings_.id;
   shown.device = settings_.device;
-  shown.domain = settings_.id.substr(settings_.id.find('.') + 1);
+  shown.domain = settings_.domain;
   shown.state = machine_.state();
   shown.state_since = state_since_;
   shown.control = control_;

@@ -35,6 +35,7 @@ namespace mps::instance {
 struct ActorSettings {
   std::string id;      // "gpu0.shared"
   std::string device;  // UUID
+  std::string domain = "shared";
   std::filesystem::path run_dir;
   std::filesystem::path control_program;  // nvidia-cuda-mps-control
   std::vector<std::string> environment;   // of the daemon and of its front-ends

@@ -14,6 +14,13 @@ namespace asio = boost::asio;
 
 namespace {
 constexpr std::chrono::seconds k_door_again{1};
+
+// `self` keeps the door.
+asio::awaitable<void> learn_greeting([[maybe_unused]] std::shared_ptr<Actor> self, Door& door,
+                                     std::filesystem::path control) {
+  auto greeting = co_await ask_greeting(control);
+  if (greeting && !door.knows_greeting()) door.greeting(std::move(*greeting));
+}
 }  // namespace
 
 bool Actor::door_is_open() const {
@@ -64,6 +71,12 @@ void Actor::carry_out(const CloseDoor&) {
   const auto closed = door_.close();
   if (closed) {
     door_trouble_ = false;
+    // A daemon that was adopted and drained at once has never had its door opened by us: without
+    // its greeting newcomers would wait instead of being refused.
+    if (!door_.knows_greeting()) {
+      co_spawn(executor_, learn_greeting(shared_from_this(), door_, layout_.control),
+               asio::detached);
+    }
     return;
   }
   door_failed("newcomers cannot be refused: " + closed.error().message +

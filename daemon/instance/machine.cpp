@@ -152,6 +152,8 @@ void Machine::daemon_is_down() {
   was_ready_ = false;
   batch_running_ = false;
   limits_confirmed_ = false;
+  limits_changed_ = false;
+  server_missed_limits_ = false;
   failures_ = 0;
   wedge_reported_ = false;
   probe_soon_ = false;
@@ -355,6 +357,17 @@ void Machine::handle(const ShutdownWanted&) {
     return;
   }
   end_daemon(Ending::stop, true);
+}
+
+// The one place that knows what the limits are meant to be: set now if there is somebody to set
+// them, else with the next start. A batch that is under way asks for the old ones: its end sets the
+// new ones.
+void Machine::handle(const LimitsWanted& wanted) {
+  if (settings_.limits == wanted.limits) return;
+  settings_.limits = wanted.limits;
+  limits_confirmed_ = false;
+  limits_changed_ = serving();
+  if (serving() && ending_ == Ending::none) configure();
 }
 
 void Machine::stop_if_drained() {

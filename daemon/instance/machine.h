@@ -91,10 +91,15 @@ struct RestartWanted {
   bool force = false;
 };
 struct ShutdownWanted {};  // end the daemon and stay down
+// From here on these are the limits; clients that run keep what they have.
+struct LimitsWanted {
+  Limits limits;
+};
 
-using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
-                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
-                           TimerDue, DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted>;
+using Input =
+    std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
+                 ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone, TimerDue,
+                 DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted, LimitsWanted>;
 
 // ---- what to do ----
 
@@ -227,6 +232,7 @@ class Machine {
   void handle(const UndrainWanted&);
   void handle(const RestartWanted& wanted);
   void handle(const ShutdownWanted&);
+  void handle(const LimitsWanted& wanted);
 
   // log lines
   void on_log(const control::DaemonListening&);
@@ -301,6 +307,7 @@ class Machine {
   bool batch_running_ = false;  // a configure or probe batch of this daemon
   // Where the answers of that batch stand; 0: not asked for.
   struct Plan {
+    Limits wanted;     // what its answers are compared with
     pid_t server = 0;  // whose clients and limits it asks for
     std::size_t limits = 0;
     std::size_t servers = 0;
@@ -316,6 +323,8 @@ class Machine {
   bool accept_timer_ = false;
   TimePoint accept_since_{};
   bool limits_confirmed_ = false;
+  bool limits_changed_ = false;        // and not confirmed since, while serving
+  bool server_missed_limits_ = false;  // it was starting while they were set
   TimePoint ready_at_{};
   Milliseconds configure_delay_{0};
   unsigned failures_ = 0;  // probes in a row that nothing explains

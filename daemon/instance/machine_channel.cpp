@@ -61,6 +61,7 @@ std::vector<control::Command> Machine::compose(bool with_sets) {
   const auto& limits = settings_.limits;
   const auto memory_limit = limits.pinned_memory_mebibytes.value_or(0);
   plan_ = Plan{};
+  plan_.wanted = limits;
   plan_.server = server_ && server_->status != ServerStatus::starting ? server_->pid : 0;
   std::vector<control::Command> batch;
   const auto ask = [&batch](control::Command command) {
@@ -111,7 +112,7 @@ void Machine::configure_later(std::string trouble) {
 }
 
 std::string Machine::wrong_percentage(const control::Answer& answer) const {
-  const auto wanted = settings_.limits.active_thread_percentage;
+  const auto wanted = plan_.wanted.active_thread_percentage;
   const auto seen = control::read_percentage(answer);
   // One decimal is printed, so half of one is as near as an answer can come.
   if (seen && std::abs(*seen - wanted) <= 0.051) return {};
@@ -120,7 +121,7 @@ std::string Machine::wrong_percentage(const control::Answer& answer) const {
 }
 
 std::string Machine::wrong_memory(const control::Answer& answer) const {
-  const auto& wanted = settings_.limits.pinned_memory_mebibytes;
+  const auto& wanted = plan_.wanted.pinned_memory_mebibytes;
   const auto seen = control::read_pinned_limit(answer);
   if (seen && control::prints_as(wanted, *seen)) return {};
   return "pinned memory limit: " + memory(wanted) + " was set, the daemon says " + words(answer);
@@ -133,8 +134,8 @@ std::string Machine::mismatch(const control::Answered& answered) const {
   if (wrong.empty()) wrong = wrong_memory(answers[plan_.limits + 1]);
   if (!wrong.empty()) return wrong;
   const auto& priority = answers[plan_.limits + 2];
-  if (control::read_priority(priority) != settings_.limits.client_priority) {
-    return "client priority: " + std::to_string(settings_.limits.client_priority) +
+  if (control::read_priority(priority) != plan_.wanted.client_priority) {
+    return "client priority: " + std::to_string(plan_.wanted.client_priority) +
            " was set, the daemon says " + words(priority);
   }
   return server_mismatch(answered);
@@ -168,6 +169,7 @@ void Machine::handle(const ConfigureDone& done) {
   }
   channel_ok();
   failures_ = 0;
+  if (plan_.wanted != settings_.limits) return configure();  // changed while it was under way
   auto wrong = mismatch(*answered);
   if (!wrong.empty()) {
     limits_confirmed_ = false;
@@ -176,10 +178,14 @@ void Machine::handle(const ConfigureDone& done) {
     return probe_in(k_soon);
   }
   limits_confirmed_ = true;
-  if (state_ == State::starting)
-    begin_ready(*answered);
-  else if (serving())
-    probe_in(state_ == State::draining ? Milliseconds{0} : settings_.probe_interval);
+  server_missed_limits_ = plan_.server == 0 && server_ && server_->status == ServerStatus::starting;
+  if (state_ == State::starting) return begin_ready(*answered);
+  if (!serving()) return;
+  last_error_.clear();
+  probe_in(state_ == State::draining ? Milliseconds{0} : settings_.probe_interval);
+  if (!std::exchange(limits_changed_, false)) return;
+  emit("limits_changed", "each new client gets at most " + describe_limits(settings_.limits) +
+                             "; running clients keep what they have");
 }
 
 void Machine::begin_ready(const control::Answered& answered) {
@@ -230,7 +236,8 @@ void Machine::handle(const ProbeDone& done) {
   wedge_reported_ = false;
   channel_ok();
   probe_in(settings_.probe_interval);
-  if (const auto wrong = mismatch(*answered); !wrong.empty()) {
+  const bool current = plan_.wanted == settings_.limits;
+  if (const auto wrong = mismatch(*answered); current && !wrong.empty()) {
     // Once for each time that they were right before: what setting does not cure is no news.
     if (std::exchange(limits_confirmed_, false)) {
       ++drifted_;

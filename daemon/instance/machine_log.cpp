@@ -137,6 +137,10 @@ void Machine::on_log(const control::ServerReady& ready) {
   act(WatchServer{ready.pid});
   emit("server_ready", "server " + std::to_string(ready.pid) + " is ready",
        {{"pid", std::to_string(ready.pid)}});
+  // It may have registered before the defaults changed.
+  if (serving() && ending_ == Ending::none && std::exchange(server_missed_limits_, false)) {
+    return configure();
+  }
   probe_soon();
 }
 

@@ -80,6 +80,9 @@ struct Snapshot {
   Bypass bypass = Bypass::open;
   Limits limits;                  // what they are meant to be
   bool limits_confirmed = false;  // read back since the daemon's start
+  // Whose limits these are, or because of whom there is none: "team-a.yaml:9:29 (spec.client)".
+  std::string percentage_from;
+  std::string memory_from;
   std::vector<Client> clients;
   std::string last_error;
   std::string pipe_directory;  // what a container may mount: <run>/<id>/open/pipe

@@ -1,0 +1,178 @@
+// Limits that change while an instance lives.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "instance/machine_test_kit.h"
+
+using namespace mps;
+using namespace mps::instance;
+using namespace std::chrono_literals;
+using Lines = Kit::Lines;
+
+namespace {
+
+const Limits k_quarter{.active_thread_percentage = 25, .pinned_memory_mebibytes = 10240};
+
+control::Answered quarter() {
+  return Kit::limits("25.0", {"10G"});
+}
+
+bool has(const Lines& lines, const std::string& line) {
+  return std::find(lines.begin(), lines.end(), line) != lines.end();
+}
+
+// The commands of the batch that this input starts; empty: none.
+Lines batch_after(Kit& kit, const Input& input) {
+  Lines commands;
+  for (const auto& action : kit.machine.on(input, kit.now)) {
+    const auto* run = std::get_if<RunBatch>(&action);
+    if (run == nullptr) continue;
+    for (const auto& command : run->commands) commands.push_back(command.text);
+  }
+  return commands;
+}
+
+constexpr auto k_changed =
+    "emit limits_changed: each new client gets at most 25 % of the SMs, 10Gi; running clients keep "
+    "what they have";
+
+}  // namespace
+
+TEST_CASE("new limits are set at once, read back, and said") {
+  Kit kit;
+  kit.make_ready();
+  CHECK(kit.give(LimitsWanted{k_quarter}) == Lines{"cancel configure_again", "run configure"});
+  CHECK_FALSE(kit.machine.limits_confirmed());
+  CHECK(kit.give(kit.configured(quarter())) == Lines{"set next_probe 30s", k_changed});
+  CHECK(kit.machine.limits_confirmed());
+  CHECK(kit.machine.limits() == k_quarter);
+  CHECK(kit.machine.drifted() == 0);
+}
+
+TEST_CASE("the limits that there are already change nothing") {
+  Kit kit;
+  kit.make_ready();
+  CHECK(kit.give(LimitsWanted{{}}).empty());
+  CHECK(kit.machine.limits_confirmed());
+}
+
+TEST_CASE("a running server gets them too, so that its next client has them") {
+  Kit kit;
+  kit.make_busy();
+  const auto commands = batch_after(kit, LimitsWanted{k_quarter});
+  for (const char* command :
+       {"set_default_active_thread_percentage 25", "set_default_device_pinned_mem_limit 0 10240M",
+        "set_active_thread_percentage 500 25", "set_device_pinned_mem_limit 500 0 10240M"}) {
+    CAPTURE(command);
+    CHECK(has(commands, command));
+  }
+  kit.give(kit.configured(quarter(), {"500"}, Lines{"900"}));
+  CHECK(kit.machine.limits_confirmed());
+  CHECK(kit.machine.running_clients() == 1);
+}
+
+TEST_CASE("a probe under way asked for the old limits: its answer is no drift") {
+  Kit kit;
+  kit.make_ready();
+  CHECK(has(kit.due(Timer::next_probe), "run probe"));
+  CHECK(kit.give(LimitsWanted{k_quarter}).empty());  // one batch at a time
+  CHECK(kit.give(Kit::probed()) ==
+        Lines{"set next_probe 30s", "cancel configure_again", "run configure"});
+  CHECK(kit.machine.drifted() == 0);
+  CHECK(has(kit.give(kit.configured(quarter())), k_changed));
+}
+
+TEST_CASE("a change while others are being set is set after them") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(LimitsWanted{Limits{70, std::nullopt, 0}});
+  CHECK(kit.give(LimitsWanted{k_quarter}).empty());
+  CHECK(kit.give(kit.configured(Kit::limits("70.0"))) ==
+        Lines{"cancel configure_again", "run configure"});
+  CHECK_FALSE(kit.machine.limits_confirmed());
+  CHECK(has(kit.give(kit.configured(quarter())), k_changed));
+}
+
+TEST_CASE("a change while the daemon starts is in force before it serves") {
+  Kit kit;
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{100});
+  kit.line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
+  kit.give(LimitsWanted{k_quarter});
+  const auto first = kit.give(kit.configured());
+  CHECK(first == Lines{"cancel configure_again", "run configure"});
+  CHECK(kit.machine.state() == State::starting);
+  const auto second = kit.give(kit.configured(quarter()));
+  CHECK(has(second, "emit ready: serving; each client gets at most 25 % of the SMs, 10Gi"));
+  CHECK_FALSE(has(second, k_changed));
+}
+
+TEST_CASE("without a daemon they wait for the next one") {
+  Kit kit;
+  CHECK(kit.give(LimitsWanted{k_quarter}).empty());
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{100});
+  const auto commands =
+      batch_after(kit, LogLine{.event = control::parse_log_line(
+                                   "[2026-11-20 23:22:15.182 Control  3056] Starting control "
+                                   "daemon using socket /run/mps/gpu0.shared/pipe/control")});
+  CHECK(has(commands, "set_default_active_thread_percentage 25"));
+}
+
+TEST_CASE("a daemon that dies while they are being set starts again with them") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(LimitsWanted{k_quarter});
+  CHECK(has(kit.give(DaemonEnded{"was killed by signal 9 (SIGKILL)"}), "spawn-daemon"));
+  kit.give(DaemonSpawned{101});
+  kit.line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
+  const auto lines = kit.give(kit.configured(quarter()));
+  CHECK(has(lines, "emit ready: serving; each client gets at most 25 % of the SMs, 10Gi"));
+  CHECK_FALSE(has(lines, k_changed));
+  CHECK(kit.machine.limits_confirmed());
+}
+
+TEST_CASE("what was not answered is set when commands are answered again") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(LimitsWanted{k_quarter});
+  kit.give(ConfigureDone{control::Busy{}});
+  CHECK_FALSE(kit.machine.limits_confirmed());
+  CHECK(has(kit.due(Timer::next_probe), "run probe"));
+  const auto lines = kit.give(Kit::probed());
+  CHECK(has(lines, "run configure"));
+  CHECK(kit.machine.drifted() == 0);  // what was never set has not drifted
+  CHECK(has(kit.give(kit.configured(quarter())), k_changed));
+}
+
+TEST_CASE("a server that was starting meanwhile gets them when it is ready") {
+  Kit kit;
+  kit.make_ready();
+  kit.line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list");
+  kit.line("Starting new server 500 for user 1000");
+  kit.give(LimitsWanted{k_quarter});
+  kit.give(kit.configured(quarter(), {"500"}));
+  const auto ready = kit.line("NEW SERVER 500: Ready");
+  CHECK(has(ready, "run configure"));
+  kit.give(kit.configured(quarter(), {"500"}, Lines{"900"}));
+  CHECK(kit.machine.drifted() == 0);
+  CHECK(kit.machine.limits_confirmed());
+}
+
+TEST_CASE("a draining instance takes them, and lets nobody in for it") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(DrainWanted{});
+  const auto lines = kit.give(LimitsWanted{k_quarter});
+  CHECK(has(lines, "run configure"));
+  CHECK_FALSE(has(lines, "open-door"));
+  CHECK(kit.machine.state() == State::draining);
+}
+
+TEST_CASE("a daemon that is being ended is left to its end") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(RestartWanted{});
+  CHECK(kit.give(LimitsWanted{k_quarter}).empty());
+}
