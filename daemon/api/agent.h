@@ -3,12 +3,14 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "device/device.h"
 #include "instance/snapshot.h"
+#include "policy/generation.h"
 
 namespace mps::api {
 
@@ -28,12 +30,23 @@ struct AgentStatus {
   std::string state_directory;
 };
 
+struct PolicyStatus {
+  std::shared_ptr<const policy::Generation> generation;  // never null
+  std::chrono::system_clock::time_point changed_at;      // when this generation came into force
+  std::string directory;
+  std::string error;  // why the directory could not be read; the generation is then an older one
+};
+
 class Agent {
  public:
   virtual ~Agent() = default;
   [[nodiscard]] virtual AgentStatus status() const = 0;
   [[nodiscard]] virtual device::Inventory inventory() const = 0;
   [[nodiscard]] virtual std::vector<instance::Snapshot> instances() const = 0;
+
+  [[nodiscard]] virtual PolicyStatus policies() const = 0;
+  // The devices that MPS can run on, as policies see them.
+  [[nodiscard]] virtual std::vector<policy::DeviceFacts> device_facts() const = 0;
 
   // Verbs on one instance; each returns when it was accepted (what follows are events), with the
   // sentence to show, or says why not.

@@ -11,7 +11,9 @@
 #include <variant>
 
 #include "api/event_stream.h"
+#include "api/explain.h"
 #include "api/json.h"
+#include "api/policy_json.h"
 #include "base/text.h"
 
 namespace mps::api {
@@ -66,6 +68,11 @@ Flag force_in_body(const std::string& body, bool takes_force) {
   return force;
 }
 
+std::string meant(std::string_view word, const std::vector<std::string_view>& known) {
+  const auto near = did_you_mean(word, known);
+  return near ? "; did you mean \"" + std::string(*near) + "\"?" : std::string();
+}
+
 Reply verb_failed(const VerbError& error) {
   switch (error.kind) {
     case VerbError::Kind::not_found:
@@ -81,14 +88,17 @@ Reply verb_failed(const VerbError& error) {
 }  // namespace
 
 struct Api::Table {
-  static const std::array<Route<Api>, 9>& routes() {
-    static const std::array<Route<Api>, 9> table{{
+  static const std::array<Route<Api>, 12>& routes() {
+    static const std::array<Route<Api>, 12> table{{
         {{"GET", "/v1/status", {}}, &Api::status},
         {{"GET", "/v1/devices", {}}, &Api::devices},
         {{"GET", "/v1/instances", {}}, &Api::instances},
         {{"GET", "/v1/instances/{id}", {}}, &Api::instance},
         {{"GET", "/v1/clients", {"instance"}}, &Api::clients},
         {{"GET", "/v1/events", {"since", "kind", "instance", "limit", "follow"}}, &Api::events},
+        {{"GET", "/v1/policies", {}}, &Api::policies},
+        {{"GET", "/v1/policies/{id}", {}}, &Api::policy},
+        {{"GET", "/v1/explain", {"namespace", "labels", "device"}}, &Api::explain},
         {{"POST", "/v1/instances/{id}:drain", {}}, &Api::drain},
         {{"POST", "/v1/instances/{id}:undrain", {}}, &Api::undrain},
         {{"POST", "/v1/instances/{id}:restart", {"force"}}, &Api::restart},
@@ -117,7 +127,7 @@ Answer Api::status(const Request&, const std::string&) {
 }
 
 Answer Api::devices(const Request&, const std::string&) {
-  return json_reply(to_json(agent_.inventory()));
+  return json_reply(devices_to_json(agent_.inventory(), agent_.device_facts()));
 }
 
 Answer Api::instances(const Request&, const std::string&) {
@@ -129,11 +139,8 @@ Answer Api::instances(const Request&, const std::string&) {
 Reply Api::no_instance(const std::string& id, const std::vector<instance::Snapshot>& all) const {
   std::vector<std::string_view> names;
   for (const auto& instance : all) names.emplace_back(instance.id);
-  auto message = "no instance \"" + printable(id, 64) + "\"";
-  if (const auto meant = did_you_mean(id, names)) {
-    message += "; did you mean \"" + std::string(*meant) + "\"?";
-  }
-  return error_reply(404, "not_found", message);
+  return error_reply(404, "not_found",
+                     "no instance \"" + printable(id, 64) + "\"" + meant(id, names));
 }
 
 Answer Api::instance(const Request&, const std::string& id) {
@@ -187,6 +194,38 @@ Answer Api::events(const Request& request, const std::string&) {
   auto list = json::array();
   for (const auto* event : found) list.push_back(to_json(*event));
   return json_reply(list);
+}
+
+Answer Api::policies(const Request&, const std::string&) {
+  return json_reply(policies_to_json(*agent_.policies().generation));
+}
+
+Answer Api::policy(const Request&, const std::string& id) {
+  const auto generation = agent_.policies().generation;
+  std::vector<std::string_view> names;
+  for (const auto& [subject, policy] : generation->policies) names.emplace_back(subject);
+  for (const auto& [subject, refused] : generation->refused) names.emplace_back(subject);
+  if (std::find(names.begin(), names.end(), id) != names.end()) {
+    for (const auto& entry : policies_to_json(*generation)) {
+      if (entry["namespace"] == id) return json_reply(entry);
+    }
+  }
+  return error_reply(404, "not_found",
+                     "no policy for namespace \"" + printable(id, 64) + "\"" + meant(id, names));
+}
+
+Answer Api::explain(const Request& request, const std::string&) {
+  const auto name = request.parameter("namespace");
+  if (!name) return bad_request("parameter namespace is missing");
+  const auto subject = parse_subject(*name);
+  if (!subject) return bad_request("parameter namespace " + subject.error().message);
+  const auto labels = parse_labels(request.parameter("labels").value_or(""));
+  if (!labels) return bad_request("parameter labels " + labels.error().message);
+  const auto devices =
+      choose_devices(agent_.device_facts(), request.parameter("device").value_or(""));
+  if (!devices) return error_reply(404, "not_found", devices.error().message);
+  return json_reply(
+      api::explain(*agent_.policies().generation, Question{*subject, *labels}, *devices));
 }
 
 // Verbs

@@ -31,6 +31,9 @@ class Api {
   Answer instance(const Request& request, const std::string& id);
   Answer clients(const Request& request, const std::string& id);
   Answer events(const Request& request, const std::string& id);
+  Answer policies(const Request& request, const std::string& id);
+  Answer policy(const Request& request, const std::string& id);
+  Answer explain(const Request& request, const std::string& id);
   Answer drain(const Request& request, const std::string& id);
   Answer undrain(const Request& request, const std::string& id);
   Answer restart(const Request& request, const std::string& id);

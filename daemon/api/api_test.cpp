@@ -53,11 +53,12 @@ TEST_CASE_FIXTURE(Fixture, "an instance shows all that the contract names") {
   auto& one = agent.instances_[0];
   one.server = mps::instance::Server{0, 1000, mps::instance::ServerStatus::start_failed, "805", 5};
   one.channel = {mps::instance::ChannelState::blocked, 77, "nc", "silent on control"};
+  one.percentage_from = "a.yaml:7:9 (spec.client)";
   one.last_error = "start failed";
   one.next_start = test::at("2026-11-20T10:00:05.000Z");
   const auto answer = reply("GET", "/v1/instances/gpu0.shared");
   CHECK(answer.status == 200);
-  CHECK(json::parse(answer.body) == json::parse(R"({
+  CHECK(json::parse(answer.body) == json::parse(R"j({
     "id": "gpu0.shared", "device": "GPU-0a", "domain": "shared", "state": "ready",
     "stateSince": "2026-11-20T10:00:00.000Z",
     "control": {"pid": 41, "startedAt": "2026-11-20T09:59:59.500Z", "adopted": false},
@@ -67,10 +68,12 @@ TEST_CASE_FIXTURE(Fixture, "an instance shows all that the contract names") {
     "channelDetail": {"holder": 77, "holderName": "nc", "detail": "silent on control"},
     "restarts": 2, "gate": "direct", "bypass": "open",
     "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 10240,
-               "clientPriority": "below-normal", "confirmed": true},
+               "clientPriority": "below-normal", "confirmed": true,
+               "from": {"activeThreadPercentage": "a.yaml:7:9 (spec.client)",
+                        "pinnedDeviceMemoryMiB": null}},
     "limitsDrifted": 0, "clients": 1, "lastError": "start failed",
     "pipeDirectory": "/run/mps/gpu0.shared/open/pipe", "unknownLogLines": 0,
-    "nextStart": "2026-11-20T10:00:05.000Z", "serverStatusKnown": false})"));
+    "nextStart": "2026-11-20T10:00:05.000Z", "serverStatusKnown": false})j"));
 }
 
 TEST_CASE_FIXTURE(Fixture, "what is not there is null") {
@@ -99,7 +102,15 @@ TEST_CASE_FIXTURE(Fixture, "devices and clients are arrays") {
     "uuid": "MIG-1", "id": "gpu0-mig3", "kind": "mig", "index": 0, "migIndex": 3,
     "name": "NVIDIA H200", "pciBusId": null, "memoryMiB": 1024, "reservedMemoryMiB": 0,
     "smCount": null, "computeCapability": "9.0", "computeMode": null, "migEnabled": false,
-    "declared": false, "mpsCapable": false, "notCapableBecause": "too small", "error": null}])"));
+    "declared": false, "mpsCapable": false, "notCapableBecause": "too small", "error": null,
+    "maxClients": null, "exclusive": null}])"));
+  mps::policy::DeviceFacts facts;
+  facts.uuid = "MIG-1";
+  facts.max_clients = 7;
+  agent.facts_.push_back(facts);
+  const auto known = json::parse(reply("GET", "/v1/devices").body)[0];
+  CHECK(known["maxClients"] == 7);
+  CHECK(known["exclusive"] == false);
   CHECK(reply("GET", "/v1/clients?instance=gpu0.shared").body ==
         R"([{"adopted":false,"command":"train","connected":true,"instance":"gpu0.shared",)"
         R"("pid":100,"since":"2026-11-20T10:00:01.000Z","uid":1000}])");
@@ -113,6 +124,8 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
   agent.instances_[0].state = mps::instance::State::failed;
   agent.instances_[0].last_error = "no program";
   agent.inventory_.error = "NVML: not there";
+  agent.policies_.generation = test::generation_of({{"a.yaml", ""}});
+  agent.policies_.error = "cannot read it";
   log->append(test::event("control_started", ""));
   CHECK(json::parse(reply("GET", "/v1/status").body) == json::parse(R"({
     "version": "0.1.0", "pid": 12, "startedAt": "2026-11-20T09:00:00.000Z", "ready": false,
@@ -120,7 +133,85 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
     "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": null, "devices": 0,
     "devicesError": "NVML: not there", "instances": 1, "instancesByState": {"failed": 1},
     "clients": 1, "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}],
+    "policies": {"generation": 1, "hash": ")" + agent.policies_.generation->hash +
+                                                                    R"(",
+                 "changedAt": "2026-11-20T09:00:00.000Z",
+                 "directory": "/etc/mps-supervisor/policies", "files": 1, "badFiles": 1,
+                 "error": "cannot read it"},
     "lastEventId": 1, "journalWriteErrors": 0})"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "policies, in force and refused") {
+  const std::string good = test::document(
+      "team-a",
+      "  devices: [0]\n  client: {activeThreadPercentage: 12.5, pinnedDeviceMemory: 1Gi}\n"
+      "  quota: {clients: 4}\n"
+      "  overrides: [{match: {podLabels: {app: nb}}, client: {priority: below-normal}}]\n"
+      "  onFault: {quarantine: {after: 3, within: 10m, for: 1h}}\n");
+  agent.policies_.generation = test::generation_of(
+      {{"a.yaml", good}, {"b.yaml", test::document("team-b", "  clint: {}\n")}, {"c.yaml", "["}});
+  const auto list = json::parse(reply("GET", "/v1/policies").body);
+  REQUIRE(list.size() == 3);
+  CHECK(list[0] == json::parse(R"({
+    "namespace": "team-a", "file": "a.yaml", "line": 4, "column": 14, "state": "good",
+    "isolation": "shared", "devices": ["0"],
+    "client": {"activeThreadPercentage": 12.5, "pinnedDeviceMemoryMiB": 1024, "priority": null},
+    "quota": {"clients": 4, "activeThreadPercentage": null, "pinnedDeviceMemoryMiB": null},
+    "overrides": [{"match": {"podLabels": {"app": "nb"}},
+                   "client": {"activeThreadPercentage": null, "pinnedDeviceMemoryMiB": null,
+                              "priority": "below-normal"}}],
+    "onViolation": "report",
+    "onFault": {"clients": "terminate",
+                "quarantine": {"after": 3, "withinSeconds": 600, "forSeconds": 3600}},
+    "errors": []})"));
+  CHECK(list[1] == json::parse(R"({
+    "namespace": "team-b", "file": "b.yaml", "line": 4, "column": 14, "state": "refused",
+    "isolation": null, "devices": null, "client": null, "quota": null, "overrides": null,
+    "onViolation": null, "onFault": null,
+    "errors": ["b.yaml:6:3: spec.clint: unknown key, did you mean client: \"clint\""]})"));
+  CHECK(list[2]["namespace"].is_null());
+  CHECK(list[2]["file"] == "c.yaml");
+  CHECK(json::parse(reply("GET", "/v1/policies/team%2Db").body) == list[1]);
+  CHECK(reply("GET", "/v1/policies/team-c").body ==
+        error("not_found", R"(no policy for namespace "team-c"; did you mean "team-a"?)"));
+
+  const auto before = *agent.policies_.generation;
+  agent.policies_.generation = test::generation_of({{"a.yaml", "["}}, {}, before);
+  const auto last = json::parse(reply("GET", "/v1/policies/team-a").body);
+  CHECK(last["state"] == "lastGood");
+  CHECK(last["errors"].size() == 1);
+}
+
+TEST_CASE_FIXTURE(Fixture, "an explanation is for a namespace, labels and devices") {
+  mps::policy::DeviceFacts facts;
+  facts.name = "gpu0";
+  facts.uuid = "GPU-0a";
+  agent.facts_.push_back(facts);
+  agent.policies_.generation =
+      test::generation_of({{"a.yaml", test::document("team-a", "  client: {priority: normal}\n")}});
+  const auto answer = reply("GET", "/v1/explain?namespace=team-a&labels=a=b,c=&device=0");
+  CHECK(answer.status == 200);
+  const auto explained = json::parse(answer.body);
+  CHECK(explained["labels"] == json{{"a", "b"}, {"c", ""}});
+  CHECK(explained["devices"][0]["admitted"] == true);
+  const auto wrong = [this](const std::string& query) {
+    return reply("GET", "/v1/explain?" + query).body;
+  };
+  CHECK(wrong("") == error("bad_request", "parameter namespace is missing"));
+  CHECK(wrong("namespace=Team") ==
+        error("bad_request",
+              "parameter namespace must be a namespace, docker:NAME, unit:NAME, "
+              "user:LOGIN, or \"*\" for a kind's default: \"Team\""));
+  CHECK(wrong("namespace=a&labels=b") ==
+        error("bad_request", "parameter labels must be KEY=VALUE: \"b\""));
+  CHECK(wrong("namespace=a&labels=b=1,b=2") ==
+        error("bad_request", "parameter labels has a key twice: \"b\""));
+  CHECK(wrong("namespace=a&labels=-=1") ==
+        error("bad_request", "parameter labels is no key of a label: \"-\""));
+  CHECK(wrong("namespace=a&labels=b=c%20d") ==
+        error("bad_request", "parameter labels is no value of a label: \"c d\""));
+  CHECK(wrong("namespace=a&device=gpu1") ==
+        error("not_found", R"(no device "gpu1"; did you mean "gpu0"?)"));
 }
 
 TEST_CASE_FIXTURE(Fixture, "errors say what is wrong") {

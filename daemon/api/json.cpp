@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "api/policy_json.h"
 #include "base/text.h"
 
 namespace mps::api {
@@ -57,7 +58,10 @@ json limits_to_json(const instance::Snapshot& snapshot) {
   return {{"activeThreadPercentage", limits.active_thread_percentage},
           {"pinnedDeviceMemoryMiB", number_or_null(limits.pinned_memory_mebibytes)},
           {"clientPriority", limits.client_priority == 0 ? "normal" : "below-normal"},
-          {"confirmed", snapshot.limits_confirmed}};
+          {"confirmed", snapshot.limits_confirmed},
+          {"from",
+           {{"activeThreadPercentage", text_or_null(snapshot.percentage_from)},
+            {"pinnedDeviceMemoryMiB", text_or_null(snapshot.memory_from)}}}};
 }
 
 }  // namespace
@@ -89,9 +93,17 @@ json to_json(const device::Device& device) {
           {"error", text_or_null(device.error)}};
 }
 
-json to_json(const device::Inventory& inventory) {
+json devices_to_json(const device::Inventory& inventory,
+                     const std::vector<policy::DeviceFacts>& facts) {
   auto list = json::array();
-  for (const auto& device : inventory.devices) list.push_back(to_json(device));
+  for (const auto& device : inventory.devices) {
+    auto entry = to_json(device);
+    const auto fact = std::find_if(facts.begin(), facts.end(),
+                                   [&device](const auto& one) { return one.uuid == device.uuid; });
+    entry["maxClients"] = fact == facts.end() ? json(nullptr) : number_or_null(fact->max_clients);
+    entry["exclusive"] = fact == facts.end() ? json(nullptr) : json(fact->exclusive);
+    list.push_back(std::move(entry));
+  }
   return list;
 }
 
@@ -164,6 +176,7 @@ json status_to_json(const Agent& agent, const EventLog& log) {
   status["instancesByState"] = states;
   status["clients"] = clients;
   status["lastErrors"] = errors;
+  status["policies"] = to_json(agent.policies());
   status["lastEventId"] = log.last_id();
   status["journalWriteErrors"] = log.write_errors();
   return status;

@@ -9,11 +9,14 @@
 #include "api/event_log.h"
 #include "device/device.h"
 #include "instance/snapshot.h"
+#include "policy/policy.h"
 
 namespace mps::api {
 
 nlohmann::json to_json(const device::Device& device);
-nlohmann::json to_json(const device::Inventory& inventory);  // an array: the devices
+// An array: the devices, each with what is known of it besides where MPS can run on it.
+nlohmann::json devices_to_json(const device::Inventory& inventory,
+                               const std::vector<policy::DeviceFacts>& facts);
 nlohmann::json to_json(const instance::Snapshot& snapshot);
 nlohmann::json to_json(const AgentStatus& status);
 

@@ -1,6 +1,9 @@
 #include "api/metrics.h"
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <string_view>
@@ -42,6 +45,11 @@ class Exposition {
     text_ +=
         name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + std::to_string(value) + "\n";
   }
+  void sample(const std::string& labels, double value) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.10g", value);
+    text_ += name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + text.data() + "\n";
+  }
   std::string take() { return std::move(text_); }
 
  private:
@@ -64,7 +72,7 @@ void one_hot(Exposition& out, const std::vector<Snapshot>& instances, std::strin
   for (const auto& instance : instances) {
     for (const auto value : values) {
       out.sample(labels_of(instance) + "," + label(name, instance::to_string(value)),
-                 value == value_of(instance) ? 1 : 0);
+                 std::uint64_t{value == value_of(instance) ? 1U : 0U});
     }
   }
 }
@@ -74,15 +82,54 @@ void per_instance(Exposition& out, const std::vector<Snapshot>& instances,
   for (const auto& instance : instances) out.sample(labels_of(instance), value_of(instance));
 }
 
+void instance_limits(Exposition& out, const std::vector<Snapshot>& instances) {
+  out.family("instance_thread_limit_percent", "gauge",
+             "What each client may have of the SMs; absent where there is no limit.");
+  for (const auto& instance : instances) {
+    const auto percentage = instance.limits.active_thread_percentage;
+    if (percentage < 100.0) out.sample(labels_of(instance), percentage);
+  }
+  out.family("instance_memory_limit_bytes", "gauge",
+             "What each client may have of the memory; absent where there is no limit.");
+  for (const auto& instance : instances) {
+    const auto& mebibytes = instance.limits.pinned_memory_mebibytes;
+    if (mebibytes) out.sample(labels_of(instance), *mebibytes * 1024 * 1024);
+  }
+  out.family("instance_limits_confirmed", "gauge",
+             "1 if the limits were read back since the daemon's start.");
+  per_instance(out, instances, [](const Snapshot& instance) -> std::uint64_t {
+    return instance.limits_confirmed ? 1 : 0;
+  });
+}
+
+void of_policies(Exposition& out, const PolicyStatus& policies) {
+  const auto& generation = *policies.generation;
+  const auto changed =
+      std::chrono::duration_cast<std::chrono::seconds>(policies.changed_at.time_since_epoch());
+  out.family("policy_generation", "gauge", "The number of the policies in force.");
+  out.sample("", std::uint64_t{generation.number});
+  out.family("policy_info", "gauge", "The hash of the policies in force; always 1.");
+  out.sample(label("hash", generation.hash), std::uint64_t{1});
+  out.family("policy_files", "gauge", "Files in the policy directory.");
+  out.sample("", std::uint64_t{generation.files.size()});
+  out.family("policy_bad_files", "gauge", "Of these, files with errors.");
+  out.sample("", std::uint64_t{generation.bad_files()});
+  out.family("policy_directory_readable", "gauge", "1 if the policy directory could be read.");
+  out.sample("", std::uint64_t{policies.error.empty() ? 1U : 0U});
+  out.family("policy_changed_timestamp_seconds", "gauge",
+             "When the policies in force came into force.");
+  out.sample("", static_cast<std::uint64_t>(std::max<std::int64_t>(0, changed.count())));
+}
+
 }  // namespace
 
 std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot>& instances,
-                           const JournalCounts& journal) {
+                           const JournalCounts& journal, const PolicyStatus& policies) {
   Exposition out;
   out.family("build_info", "gauge", "The version of the supervisor; always 1.");
-  out.sample(label("version", status.version), 1);
+  out.sample(label("version", status.version), std::uint64_t{1});
   out.family("ready", "gauge", "1 if every capable device has an instance that serves.");
-  out.sample("", status.ready ? 1 : 0);
+  out.sample("", std::uint64_t{status.ready ? 1U : 0U});
   out.family("instance_state", "gauge", "1 for the state that the instance is in.");
   one_hot<State>(out, instances, "state", k_states,
                  [](const Snapshot& instance) { return instance.state; });
@@ -100,6 +147,8 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
   out.family("unknown_log_lines_total", "counter",
              "Lines of the daemon's log with unknown wording.");
   per_instance(out, instances, [](const Snapshot& instance) { return instance.unknown_log_lines; });
+  instance_limits(out, instances);
+  of_policies(out, policies);
   out.family("events_total", "counter", "Events recorded in the life of the journal.");
   out.sample("", journal.events);
   out.family("journal_write_errors_total", "counter", "Writes to the journal that failed.");

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "api/metrics.h"
+#include "api/policy_json.h"
 #include "base/text.h"
 
 namespace mps::api {
@@ -32,15 +33,17 @@ class Health {
     return {status, std::move(body), "text/plain; charset=utf-8", ""};
   }
   Answer metrics(const Request&, const std::string&) {
-    return Reply{
-        200,
-        render_metrics(agent_.status(), agent_.instances(), {log_.last_id(), log_.write_errors()}),
-        "text/plain; version=0.0.4; charset=utf-8", ""};
+    return Reply{200,
+                 render_metrics(agent_.status(), agent_.instances(),
+                                {log_.last_id(), log_.write_errors()}, agent_.policies()),
+                 "text/plain; version=0.0.4; charset=utf-8", ""};
   }
   Answer healthz(const Request&, const std::string&) { return text(200, "ok\n"); }
   Answer readyz(const Request&, const std::string&) {
     const auto status = agent_.status();
-    return status.ready ? text(200, "ok\n") : text(503, status.not_ready_because + "\n");
+    const auto policies = "\npolicies: " + summary(agent_.policies()) + "\n";
+    return status.ready ? text(200, "ok" + policies)
+                        : text(503, status.not_ready_because + policies);
   }
 
   const Agent& agent_;

@@ -32,7 +32,14 @@ TEST_CASE("the metrics, whole") {
   instance.domain = "ns-\"a\\b\n";
   instance.limits_drifted = 3;
   instance.unknown_log_lines = 4;
-  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}) ==
+  auto unlimited = test::sample_instance();
+  unlimited.limits = {};
+  PolicyStatus policies{test::generation_of({}), test::at("2026-11-20T09:00:00.500Z"), "", "no"};
+  auto generation = *policies.generation;
+  generation.number = 3;
+  generation.hash = "0123456789ab";
+  policies.generation = std::make_shared<const mps::policy::Generation>(generation);
+  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}, policies) ==
         R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
 # TYPE mps_supervisor_build_info gauge
 mps_supervisor_build_info{version="0.1.0"} 1
@@ -67,6 +74,33 @@ mps_supervisor_limits_drifted_total{device="GPU-0a",domain="ns-\"a\\b\n"} 3
 # HELP mps_supervisor_unknown_log_lines_total Lines of the daemon's log with unknown wording.
 # TYPE mps_supervisor_unknown_log_lines_total counter
 mps_supervisor_unknown_log_lines_total{device="GPU-0a",domain="ns-\"a\\b\n"} 4
+# HELP mps_supervisor_instance_thread_limit_percent What each client may have of the SMs; absent where there is no limit.
+# TYPE mps_supervisor_instance_thread_limit_percent gauge
+mps_supervisor_instance_thread_limit_percent{device="GPU-0a",domain="ns-\"a\\b\n"} 25
+# HELP mps_supervisor_instance_memory_limit_bytes What each client may have of the memory; absent where there is no limit.
+# TYPE mps_supervisor_instance_memory_limit_bytes gauge
+mps_supervisor_instance_memory_limit_bytes{device="GPU-0a",domain="ns-\"a\\b\n"} 10737418240
+# HELP mps_supervisor_instance_limits_confirmed 1 if the limits were read back since the daemon's start.
+# TYPE mps_supervisor_instance_limits_confirmed gauge
+mps_supervisor_instance_limits_confirmed{device="GPU-0a",domain="ns-\"a\\b\n"} 1
+# HELP mps_supervisor_policy_generation The number of the policies in force.
+# TYPE mps_supervisor_policy_generation gauge
+mps_supervisor_policy_generation 3
+# HELP mps_supervisor_policy_info The hash of the policies in force; always 1.
+# TYPE mps_supervisor_policy_info gauge
+mps_supervisor_policy_info{hash="0123456789ab"} 1
+# HELP mps_supervisor_policy_files Files in the policy directory.
+# TYPE mps_supervisor_policy_files gauge
+mps_supervisor_policy_files 0
+# HELP mps_supervisor_policy_bad_files Of these, files with errors.
+# TYPE mps_supervisor_policy_bad_files gauge
+mps_supervisor_policy_bad_files 0
+# HELP mps_supervisor_policy_directory_readable 1 if the policy directory could be read.
+# TYPE mps_supervisor_policy_directory_readable gauge
+mps_supervisor_policy_directory_readable 0
+# HELP mps_supervisor_policy_changed_timestamp_seconds When the policies in force came into force.
+# TYPE mps_supervisor_policy_changed_timestamp_seconds gauge
+mps_supervisor_policy_changed_timestamp_seconds 1795165200
 # HELP mps_supervisor_events_total Events recorded in the life of the journal.
 # TYPE mps_supervisor_events_total counter
 mps_supervisor_events_total 17
@@ -74,6 +108,9 @@ mps_supervisor_events_total 17
 # TYPE mps_supervisor_journal_write_errors_total counter
 mps_supervisor_journal_write_errors_total 5
 )");
+  const auto text = render_metrics({}, {unlimited}, {}, policies);
+  CHECK(text.find("thread_limit_percent{") == std::string::npos);
+  CHECK(text.find("memory_limit_bytes{") == std::string::npos);
 }
 
 TEST_CASE("addresses to listen on") {
@@ -108,13 +145,15 @@ TEST_CASE("health over TCP") {
            body;
   };
   CHECK(get(server->port(), "/healthz") == response("200 OK", "ok\n"));
-  CHECK(get(server->port(), "/readyz") == response("200 OK", "ok\n"));
+  const std::string hash = agent.policies_.generation->hash;
+  const std::string policies = "policies: generation 1, hash " + hash + ", 0 files\n";
+  CHECK(get(server->port(), "/readyz") == response("200 OK", "ok\n" + policies));
   reactor.run([&] {
     agent.status_.ready = false;
     agent.status_.not_ready_because = "gpu0.shared is failed";
   });
   CHECK(get(server->port(), "/readyz") ==
-        response("503 Service Unavailable", "gpu0.shared is failed\n"));
+        response("503 Service Unavailable", "gpu0.shared is failed\n" + policies));
   CHECK(get(server->port(), "/metrics")
             .find("\r\nContent-Type: text/plain; version=0.0.4; "
                   "charset=utf-8\r\n") != std::string::npos);

@@ -25,6 +25,7 @@
 #include "api/event_log.h"
 #include "base/text.h"
 #include "base/unique_fd.h"
+#include "policy/generation.h"
 
 namespace mps::api::test {
 
@@ -73,11 +74,27 @@ inline instance::Snapshot sample_instance() {
   return one;
 }
 
+// What is in force with these files, on these devices.
+inline std::shared_ptr<const policy::Generation> generation_of(
+    const std::vector<std::pair<std::string, std::string>>& files,
+    const std::vector<policy::DeviceFacts>& devices = {}, const policy::Generation& before = {}) {
+  std::vector<policy::SourceFile> sources;
+  for (const auto& [name, text] : files) sources.push_back({name, text, ""});
+  return policy::next_generation(before, sources, devices);
+}
+
+inline std::string document(const std::string& subject, const std::string& spec) {
+  return "apiVersion: mps-supervisor.dev/v1\nkind: MpsPolicy\nmetadata:\n  namespace: " + subject +
+         "\nspec:\n" + spec;
+}
+
 class FakeAgent : public Agent {
  public:
   [[nodiscard]] AgentStatus status() const override { return status_; }
   [[nodiscard]] device::Inventory inventory() const override { return inventory_; }
   [[nodiscard]] std::vector<instance::Snapshot> instances() const override { return instances_; }
+  [[nodiscard]] PolicyStatus policies() const override { return policies_; }
+  [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override { return facts_; }
   VerbResult drain(const std::string& instance) override { return verb("drain " + instance); }
   VerbResult undrain(const std::string& instance) override { return verb("undrain " + instance); }
   VerbResult restart(const std::string& instance, bool force) override {
@@ -94,6 +111,9 @@ class FakeAgent : public Agent {
   AgentStatus status_{"0.1.0", 12,         at("2026-11-20T09:00:00.000Z"), true,
                       "",      "/run/mps", "/var/lib/mps-supervisor"};
   device::Inventory inventory_;
+  std::vector<policy::DeviceFacts> facts_;
+  PolicyStatus policies_{generation_of({}), at("2026-11-20T09:00:00.000Z"),
+                         "/etc/mps-supervisor/policies", ""};
   std::vector<instance::Snapshot> instances_{sample_instance()};
   std::vector<std::string> calls_;
   std::optional<VerbError> refusal_;

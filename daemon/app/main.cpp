@@ -33,6 +33,7 @@ struct Flags {
   std::string config;
   std::string run_dir;
   std::string state_dir;
+  std::string policy_dir;
   std::string metrics_listen;
   bool metrics_given = false;
   bool check = false;
@@ -47,6 +48,8 @@ std::optional<int> parse_flags(int argc, char** argv, Flags& flags) {
   app.add_option("--run-dir", flags.run_dir, "Sockets and pipe directories (default /run/mps)");
   app.add_option("--state-dir", flags.state_dir,
                  "Journal and state (default /var/lib/mps-supervisor)");
+  app.add_option("--policy-dir", flags.policy_dir,
+                 "Policies (default /etc/mps-supervisor/policies)");
   auto* metrics = app.add_option("--metrics-listen", flags.metrics_listen,
                                  "Address for metrics and health, or off (default 127.0.0.1:9464)");
   app.add_flag("--check-config", flags.check, "Check the settings, print what is wrong, and end");
@@ -81,6 +84,7 @@ Result<std::string> read_config(const std::string& path, bool asked_for) {
 void apply_flags(const Flags& flags, app::Settings& settings) {
   if (!flags.run_dir.empty()) settings.run_dir = flags.run_dir;
   if (!flags.state_dir.empty()) settings.state_dir = flags.state_dir;
+  if (!flags.policy_dir.empty()) settings.policy_dir = flags.policy_dir;
   if (flags.metrics_given) {
     settings.metrics_listen = flags.metrics_listen == "off" ? "" : flags.metrics_listen;
   }

@@ -16,18 +16,14 @@
 #include <vector>
 
 #include "base/result.h"
+#include "policy/generation.h"
 
 namespace mps::app {
 
 inline constexpr std::size_t k_policy_file_bytes = std::size_t{256} * 1024;
 inline constexpr std::size_t k_policy_files = 4096;
 
-struct PolicyFile {
-  std::string name;  // in the directory; any bytes but '/' and NUL, so make it printable
-  std::string text;
-  std::string trouble;  // why it could not be read ("is not a regular file"); then text is empty
-  bool operator==(const PolicyFile&) const = default;
-};
+using PolicyFile = policy::SourceFile;
 
 // Sorted by name. An error where the directory as a whole cannot be read, has too many files, or
 // was switched each time while it was read.

@@ -1,12 +1,8 @@
 #include "app/settings.h"
 
-#include <yaml-cpp/depthguard.h>
-
-#include <exception>
 #include <utility>
 
 #include "app/settings_fields.h"
-#include "app/settings_yaml.h"
 #include "base/text.h"
 
 namespace mps::app {
@@ -14,17 +10,15 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::size_t k_size_limit = 256 * 1024;
 constexpr std::size_t k_folder_limit = 64;
 
-SettingsReader::Read not_supported(SettingsReader& reader) {
+Reader::Read not_supported(Reader& reader) {
   return [&reader](const Field& field) {
     reader.fail(field, "not supported by this version of mps-supervisor");
   };
 }
 
-void read_folders(SettingsReader& reader, const Field& field,
-                  std::vector<std::filesystem::path>& out) {
+void read_folders(Reader& reader, const Field& field, std::vector<std::filesystem::path>& out) {
   std::vector<std::filesystem::path> folders;
   reader.read_list(field, "must be a list of folders", k_folder_limit, [&](const Field& entry) {
     std::filesystem::path folder;
@@ -38,17 +32,17 @@ void read_folders(SettingsReader& reader, const Field& field,
   out = std::move(folders);
 }
 
-void read_gate(SettingsReader& reader, const Field& field) {
+void read_gate(Reader& reader, const Field& field) {
   constexpr std::string_view what = "must be auto or off";
   const auto word = reader.text(field, what);
   if (!word || *word == "auto" || *word == "off") return;
   reader.fail(field, *word == "on" ? "this version has no gate yet; use auto or off" : what);
 }
 
-void read_limits(SettingsReader& reader, const Field& field, instance::Limits& out) {
+void read_limits(Reader& reader, const Field& field, instance::Limits& out) {
   reader.read_mapping(
       field, {{"activeThreadPercentage",
-               [&](const Field& f) { read_percentage(reader, f, out.active_thread_percentage); }},
+               [&](const Field& f) { reader.percentage(f, 100, out.active_thread_percentage); }},
               {"pinnedDeviceMemory",
                [&](const Field& f) {
                  if (const auto value = reader.mebibytes(f)) out.pinned_memory_mebibytes = *value;
@@ -60,14 +54,14 @@ void read_limits(SettingsReader& reader, const Field& field, instance::Limits& o
                }}});
 }
 
-void read_probe(SettingsReader& reader, const Field& field, Settings::Probe& out) {
+void read_probe(Reader& reader, const Field& field, Settings::Probe& out) {
   reader.read_mapping(
       field, {{"interval", [&](const Field& f) { reader.duration(f, 100ms, 1h, out.interval); }},
               {"timeout", [&](const Field& f) { reader.duration(f, 100ms, 1min, out.timeout); }},
               {"failures", [&](const Field& f) { reader.whole_number(f, 1, 100, out.failures); }}});
 }
 
-void read_backoff(SettingsReader& reader, const Field& field, Settings::Backoff& out) {
+void read_backoff(Reader& reader, const Field& field, Settings::Backoff& out) {
   const auto read_budget = [&](const Field& budget) {
     reader.read_mapping(
         budget,
@@ -81,7 +75,7 @@ void read_backoff(SettingsReader& reader, const Field& field, Settings::Backoff&
               {"budget", read_budget}});
 }
 
-void read_settings(SettingsReader& reader, const Field& root, Settings& out) {
+void read_settings(Reader& reader, const Field& root, Settings& out) {
   const auto later = not_supported(reader);
   reader.read_mapping(
       root,
@@ -90,6 +84,7 @@ void read_settings(SettingsReader& reader, const Field& root, Settings& out) {
        {"operatorsGroup", [&](const Field& f) { read_group(reader, f, out.operators_group); }},
        {"devices", [&](const Field& f) { read_devices(reader, f, out.devices); }},
        {"nvmlLibrary", [&](const Field& f) { read_library(reader, f, out.nvml_library); }},
+       {"policyDir", [&](const Field& f) { read_path(reader, f, out.policy_dir); }},
        {"mpsPath", [&](const Field& f) { read_folders(reader, f, out.mps_path); }},
        {"libraryPath", [&](const Field& f) { read_folders(reader, f, out.library_path); }},
        {"computeMode",
@@ -108,7 +103,6 @@ void read_settings(SettingsReader& reader, const Field& root, Settings& out) {
        {"drainTimeout", [&](const Field& f) { reader.duration(f, 0ms, 24h, out.drain_timeout); }},
        {"shutdownTimeout",
         [&](const Field& f) { reader.duration(f, 100ms, 1h, out.shutdown_timeout); }},
-       {"policyDir", later},
        {"overcommit", later},
        {"admission", later},
        {"hardLimits", later},
@@ -117,36 +111,27 @@ void read_settings(SettingsReader& reader, const Field& root, Settings& out) {
        {"sharedMemory", later}});
 }
 
-void read_document(SettingsReader& reader, const std::string& text, Settings& out) {
-  try {
-    const auto documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      return reader.fail_at(documents[1].Mark(), "must be one document, without a second \"---\"");
-    }
-    // A file of comments alone sets nothing, which is fine.
-    if (documents.empty() || documents[0].IsNull()) return;
-    read_settings(reader, {"", documents[0], documents[0].Mark()}, out);
-  } catch (const YAML::DeepRecursion& error) {
-    reader.fail_at(error.mark, "nested too deeply");
-  } catch (const YAML::Exception& error) {
-    reader.fail_at(error.mark, "not YAML: " + error.msg);
-  } catch (const std::exception& error) {
-    reader.fail_at(YAML::Mark(), std::string("cannot be read: ") + error.what());
+void read_document(Reader& reader, std::string_view text, Settings& out) {
+  const auto parsed = yaml::parse(text);
+  if (const auto* problem = std::get_if<yaml::Problem>(&parsed)) {
+    return reader.fail_at(problem->mark, problem->reason);
   }
+  const auto& documents = std::get<std::vector<yaml::Node>>(parsed);
+  if (documents.size() > 1) {
+    return reader.fail_at(documents[1].mark, "must be one document, without a second \"---\"");
+  }
+  // A file of comments alone sets nothing, which is fine.
+  if (documents.empty() || documents[0].is_null()) return;
+  read_settings(reader, {"", documents.data(), documents[0].mark}, out);
 }
 
 }  // namespace
 
 std::variant<Settings, SettingsErrors> parse_settings(std::string_view text, std::string_view file,
                                                       const Settings& base) {
-  SettingsReader reader(file);
+  Reader reader(file);
   Settings settings = base;
-  if (text.size() > k_size_limit) {
-    reader.fail_at(YAML::Mark(), "must not be larger than " + std::to_string(k_size_limit) +
-                                     " bytes: \"" + std::to_string(text.size()) + "\"");
-  } else {
-    read_document(reader, std::string(text), settings);
-  }
+  read_document(reader, text, settings);
   auto errors = reader.take_errors();
   if (!errors.empty()) return SettingsErrors{std::move(errors)};
   return settings;

@@ -20,6 +20,7 @@ namespace mps::app {
 struct Settings {
   std::filesystem::path run_dir = "/run/mps";
   std::filesystem::path state_dir = "/var/lib/mps-supervisor";
+  std::filesystem::path policy_dir = "/etc/mps-supervisor/policies";
   std::string operators_group = "mps-operators";
   std::optional<std::vector<device::Device>> devices;  // none: auto, that is NVML
   std::string nvml_library = "libnvidia-ml.so.1";
@@ -28,7 +29,7 @@ struct Settings {
   bool exclusive_compute_mode = false;
   std::string metrics_listen = "127.0.0.1:9464";  // empty: off
   bool stop_instances = false;
-  instance::Limits limits;  // of every instance, while no policy says otherwise
+  instance::Limits limits;  // of an instance whose device no policy names
   struct Probe {
     std::chrono::milliseconds interval{30000};
     std::chrono::milliseconds timeout{3000};

@@ -3,6 +3,7 @@
 #include "app/settings.h"
 #include "app/settings_fields.h"
 #include "base/text.h"
+#include "policy/subject.h"
 
 namespace mps::app {
 namespace {
@@ -10,9 +11,7 @@ namespace {
 // A socket address holds 107 bytes and its end; the control daemons of 535 and 550 were tried, and
 // take one byte less: with more they exit without a word.
 constexpr std::size_t k_socket_path_limit = 106;
-// For an instance's name: "gpu0.shared", "gpu12-mig3.shared", "gpu0.ns-team-a"; longer ones are
-// cut.
-constexpr std::size_t k_instance_name_room = 24;
+constexpr std::size_t k_instance_name_room = policy::k_instance_name_limit;
 constexpr std::string_view k_longest_socket = "/pipe/control_privileged";
 constexpr std::size_t k_run_dir_limit =
     k_socket_path_limit - 1 - k_instance_name_room - k_longest_socket.size();
@@ -59,6 +58,7 @@ std::vector<std::string> check_settings(const Settings& settings) {
   check_folder("runDir", settings.run_dir, problems);
   check_run_dir_length(settings.run_dir, problems);
   check_folder("stateDir", settings.state_dir, problems);
+  check_folder("policyDir", settings.policy_dir, problems);
   if (settings.run_dir.lexically_normal() == settings.state_dir.lexically_normal()) {
     problems.push_back(
         complaint("stateDir", "must not be the same as runDir", settings.state_dir.native()));

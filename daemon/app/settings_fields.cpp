@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <map>
 #include <utility>
 
@@ -50,7 +49,7 @@ struct DeviceFields {
   std::optional<Field> uuid, index, mig_index;
 };
 
-void read_uuid(SettingsReader& reader, const Field& field, device::Device& out) {
+void read_uuid(Reader& reader, const Field& field, device::Device& out) {
   constexpr std::string_view what =
       "must be GPU- or MIG- and then letters, digits, \"-\" and \"/\"";
   const auto word = reader.text(field, what);
@@ -64,7 +63,7 @@ void read_uuid(SettingsReader& reader, const Field& field, device::Device& out) 
   out.kind = mig ? device::Kind::mig : device::Kind::gpu;
 }
 
-void read_name(SettingsReader& reader, const Field& field, std::string& out) {
+void read_name(Reader& reader, const Field& field, std::string& out) {
   const auto what = "must be a name of at most " + std::to_string(k_name_limit) + " bytes";
   const auto word = reader.text(field, what);
   if (!word) return;
@@ -74,7 +73,7 @@ void read_name(SettingsReader& reader, const Field& field, std::string& out) {
   out = *word;
 }
 
-DeviceFields read_device_fields(SettingsReader& reader, const Field& entry, device::Device& out) {
+DeviceFields read_device_fields(Reader& reader, const Field& entry, device::Device& out) {
   DeviceFields seen;
   const auto read_mig_index = [&](const Field& f) {
     seen.mig_index = f;
@@ -102,9 +101,9 @@ std::string twice(std::size_t first) {
   return "given twice, first in devices[" + std::to_string(first) + "]";
 }
 
-void check_device(SettingsReader& reader, const Field& entry, const DeviceFields& seen,
+void check_device(Reader& reader, const Field& entry, const DeviceFields& seen,
                   const device::Device& device, std::size_t number, Declared& declared) {
-  if (!entry.node.IsMap()) return;
+  if (!entry.node->is_mapping()) return;
   if (!seen.uuid) reader.fail(entry, "must have a uuid");
   if (!seen.index) reader.fail(entry, "must have an index");
   const bool mig = device.kind == device::Kind::mig;
@@ -153,7 +152,7 @@ std::string listen_address_problem(std::string_view address) {
   return {};
 }
 
-void read_path(SettingsReader& reader, const Field& field, std::filesystem::path& out) {
+void read_path(Reader& reader, const Field& field, std::filesystem::path& out) {
   const auto word = reader.text(field, "must be an absolute path");
   if (!word) return;
   if (const auto problem = path_problem(*word); !problem.empty())
@@ -162,7 +161,7 @@ void read_path(SettingsReader& reader, const Field& field, std::filesystem::path
   out = path.has_filename() ? path : path.parent_path();
 }
 
-void read_group(SettingsReader& reader, const Field& field, std::string& out) {
+void read_group(Reader& reader, const Field& field, std::string& out) {
   constexpr std::string_view what = "must be the name of a group, or its number";
   const auto word = reader.text(field, what);
   if (!word) return;
@@ -172,7 +171,7 @@ void read_group(SettingsReader& reader, const Field& field, std::string& out) {
   out = *word;
 }
 
-void read_library(SettingsReader& reader, const Field& field, std::string& out) {
+void read_library(Reader& reader, const Field& field, std::string& out) {
   constexpr std::string_view what = "must be the name of a library, or an absolute path";
   const auto word = reader.text(field, what);
   if (!word) return;
@@ -182,7 +181,7 @@ void read_library(SettingsReader& reader, const Field& field, std::string& out) 
   out = *word;
 }
 
-void read_listen_address(SettingsReader& reader, const Field& field, std::string& out) {
+void read_listen_address(Reader& reader, const Field& field, std::string& out) {
   const std::string no_text = "no text";
   const auto word = reader.text(field, listen_address_problem(no_text));
   if (!word) return;
@@ -193,25 +192,10 @@ void read_listen_address(SettingsReader& reader, const Field& field, std::string
   out = address;
 }
 
-void read_percentage(SettingsReader& reader, const Field& field, double& out) {
-  constexpr std::string_view what = "must be above 0 and at most 100";
-  const auto word = reader.text(field, what);
-  if (!word) return;
-  const bool plain = word->find_first_not_of("0123456789.") == std::string::npos;
-  const auto value = plain ? parse_number<double>(*word) : std::nullopt;
-  if (!value || *value <= 0 || *value > 100) return reader.fail(field, what);
-  // The control daemon keeps and prints one; what it prints is compared with what was set.
-  const double tenths = *value * 10;
-  if (std::abs(tenths - std::round(tenths)) > 1e-9) {
-    return reader.fail(field, "must have one decimal at most");
-  }
-  out = *value;
-}
-
-void read_devices(SettingsReader& reader, const Field& field,
+void read_devices(Reader& reader, const Field& field,
                   std::optional<std::vector<device::Device>>& out) {
   constexpr std::string_view what = "must be auto or a list of devices";
-  if (field.node.IsScalar() && field.node.Scalar() == "auto") {
+  if (field.node->is_scalar() && field.node->text == "auto") {
     out.reset();
     return;
   }

@@ -8,22 +8,24 @@
 #include <string_view>
 #include <vector>
 
-#include "app/settings_yaml.h"
 #include "device/device.h"
+#include "yaml/reader.h"
 
 namespace mps::app {
+
+using yaml::Field;
+using yaml::Reader;
 
 // Why the value will not do ("must be …"); empty: it will.
 std::string path_problem(std::string_view path);
 std::string listen_address_problem(std::string_view address);
 
-void read_path(SettingsReader& reader, const Field& field, std::filesystem::path& out);
-void read_group(SettingsReader& reader, const Field& field, std::string& out);
-void read_library(SettingsReader& reader, const Field& field, std::string& out);
-void read_listen_address(SettingsReader& reader, const Field& field, std::string& out);
-void read_percentage(SettingsReader& reader, const Field& field, double& out);
+void read_path(Reader& reader, const Field& field, std::filesystem::path& out);
+void read_group(Reader& reader, const Field& field, std::string& out);
+void read_library(Reader& reader, const Field& field, std::string& out);
+void read_listen_address(Reader& reader, const Field& field, std::string& out);
 // auto (none), or a list of {uuid, index, memory, smCount, name, migIndex}.
-void read_devices(SettingsReader& reader, const Field& field,
+void read_devices(Reader& reader, const Field& field,
                   std::optional<std::vector<device::Device>>& out);
 
 }  // namespace mps::app

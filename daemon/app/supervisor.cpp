@@ -14,7 +14,6 @@
 #include <csignal>
 #include <utility>
 
-#include "app/left_daemons.h"
 #include "app/notify.h"
 #include "base/text.h"
 
@@ -29,7 +28,8 @@ namespace {
 constexpr auto k_use = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::seconds k_devices_every{30};
 constexpr std::chrono::seconds k_disks_every{10};
-constexpr std::uint64_t k_disk_low = 1024 * 1024;  // bytes; less is as good as none
+constexpr std::chrono::seconds k_first_policies{5};  // then we start without them
+constexpr std::uint64_t k_disk_low = 1024 * 1024;    // bytes; less is as good as none
 
 std::optional<gid_t> group_id(const std::string& name) {
   if (const auto number = parse_number<gid_t>(name)) return number;
@@ -44,7 +44,6 @@ std::optional<gid_t> group_id(const std::string& name) {
 
 instance::MachineSettings machine_settings(const Settings& settings) {
   instance::MachineSettings machine;
-  machine.limits = settings.limits;
   machine.probe_interval = settings.probe.interval;
   machine.probe_timeout = settings.probe.timeout;
   machine.probe_failures = settings.probe.failures;
@@ -52,10 +51,6 @@ instance::MachineSettings machine_settings(const Settings& settings) {
                      settings.backoff.budget_failures, settings.backoff.budget_within};
   machine.end_channel_holder = settings.end_channel_holder;
   return machine;
-}
-
-std::string instance_id(const device::Device& device) {
-  return device.short_name() + ".shared";
 }
 
 }  // namespace
@@ -91,6 +86,14 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
       recorder_(*log_),
       follower_(std::move(follower)),
       ledger_(std::move(ledger)),
+      policies_(std::make_shared<PolicyKeeper>(
+          io.get_executor(),
+          PolicyKeeper::Settings{settings_.policy_dir, settings_.state_dir / "policies.json"},
+          [this](const std::string& kind, const std::string& message) { say(kind, message); })),
+      fleet_(
+          io, settings_.run_dir,
+          [this](const WantedInstance& wanted) { return make_actor(wanted); },
+          [this](const std::string& kind, const std::string& message) { say(kind, message); }),
       change_(io),
       started_at_(std::chrono::system_clock::now()) {
   if (settings_.devices) {
@@ -101,8 +104,8 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
 }
 
 Supervisor::~Supervisor() {
-  for (auto& [id, actor] : actors_) actor->close();
-  for (auto& [id, actor] : leaving_) actor->close();
+  policies_->close();
+  fleet_.close();
 }
 
 Result<void> Supervisor::open_sockets() {
@@ -135,13 +138,17 @@ asio::awaitable<void> Supervisor::run() {
   asio::signal_set signals(io_, SIGTERM, SIGINT);
   take_inventory(co_await devices_->list());
   co_await settle_compute_modes();
-  start_instances();
+  // First the policies: a daemon that is new is not to serve a moment without its limits.
+  co_await policies_->start(device_facts(), k_first_policies);
+  policies_->on_change([this] { settle_instances(); });
+  fleet_.on_change([this] { change_.cancel(); });
+  settle_instances();
   co_spawn(io_, watch_devices(), asio::detached);
   co_spawn(io_, watch_disks(), asio::detached);
   if (const auto interval = watchdog_interval()) {
     co_spawn(io_, keep_watchdog(*interval), asio::detached);
   }
-  notify("READY=1\nSTATUS=" + std::to_string(actors_.size()) + " instances");
+  notify("READY=1\nSTATUS=" + std::to_string(fleet_.size()) + " instances");
   const auto [error, number] = co_await signals.async_wait(k_use);
   spdlog::info("signal {}: ending{}", number,
                settings_.stop_instances ? ", and ending the control daemons"
@@ -158,99 +165,29 @@ bool Supervisor::inventory_is_sure() const {
                      [](const device::Device& device) { return device.error.empty(); });
 }
 
-void Supervisor::start_instances() {
-  const auto lacks = [this](const device::Device& device) {
-    const auto known = actors_.find(instance_id(device));
-    return known == actors_.end() || known->second->device() != device.uuid;
-  };
-  const auto& devices = inventory_.devices;
-  if (leftovers_settled_ && std::none_of(devices.begin(), devices.end(), lacks)) return;
-  auto found = find_left_daemons(settings_.run_dir);
-  for (const auto& device : devices) settle_instance(device, found);
-  if (!inventory_is_sure()) return;
-  leftovers_settled_ = true;
-  for (const auto& [id, daemon] : found) {
-    if (!actors_.contains(id) && !leaving_.contains(id)) end_leftover(id, daemon);
-  }
+void Supervisor::settle_instances() {
+  if (ending_) return;
+  fleet_.reconcile(wanted_instances(inventory_, *policies_->reading().generation, settings_.limits),
+                   inventory_is_sure());
 }
 
-void Supervisor::settle_instance(const device::Device& device,
-                                 std::map<std::string, instance::FoundDaemon>& found) {
-  const auto id = instance_id(device);
-  if (const auto known = actors_.find(id); known != actors_.end()) {
-    if (known->second->device() == device.uuid) return;
-    // Another device has the name now (MIG made anew, GPUs renumbered).
-    auto old = known->second;
-    actors_.erase(known);
-    leaving_[id] = old;
-    (void)old->ask(instance::DrainWanted{});
-  }
-  auto left = found.extract(id);
-  // MPS cannot run there (any more): what runs from before is left to its clients.
-  if (!device.not_capable.empty() || leaving_.contains(id)) return;
-  if (left && !left.mapped().device.empty() && left.mapped().device != device.uuid) {
-    end_leftover(id, left.mapped());
-    return;
-  }
-  auto actor = make_actor(device, id);
-  actors_[id] = actor;
-  actor->start(left ? std::optional(left.mapped()) : std::nullopt);
-}
-
-std::shared_ptr<instance::Actor> Supervisor::make_actor(const device::Device& device,
-                                                        const std::string& id) {
-  const instance::Layout layout(settings_.run_dir, id);
+std::shared_ptr<instance::Actor> Supervisor::make_actor(const WantedInstance& wanted) {
+  const instance::Layout layout(settings_.run_dir, wanted.id);
   instance::ActorSettings actor;
-  actor.id = id;
-  actor.device = device.uuid;
+  actor.id = wanted.id;
+  actor.device = wanted.device;
+  actor.domain = wanted.domain;
   actor.run_dir = settings_.run_dir;
   actor.control_program = programs_.control;
   actor.environment = daemon_environment(environment_, {.programs = programs_,
                                                         .library_path = settings_.library_path,
                                                         .pipe_directory = layout.pipe,
                                                         .log_directory = layout.private_,
-                                                        .device = device.uuid});
+                                                        .device = wanted.device});
   actor.machine = machine_settings(settings_);
-  auto made = std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
-                                                recorder_);
-  made->on_change([this] { changed(); });
-  return made;
-}
-
-// Its device is not among ours any more: it is taken up once more, to be drained and ended.
-void Supervisor::end_leftover(const std::string& id, const instance::FoundDaemon& found) {
-  if (!process::is_running(process::Proc(), found.pid, found.start_ticks)) return;
-  say("leftover", id + ": a control daemon, pid " + std::to_string(found.pid) + " for " +
-                      (found.device.empty() ? "an unknown device" : printable(found.device)) +
-                      ", was left running and its device is not here any more: it is ended when "
-                      "its clients have gone");
-  device::Device gone;
-  gone.uuid = found.device;
-  auto actor = make_actor(gone, id);
-  actor->start(found);
-  (void)actor->ask(instance::DrainWanted{});
-  if (actor->daemon_runs()) leaving_[id] = actor;
-}
-
-void Supervisor::changed() {
-  change_.cancel();
-  if (leaving_.empty() || std::exchange(forgetting_, true)) return;
-  // Not from inside an actor's own call.
-  asio::post(io_, [this] { forget_the_gone(); });
-}
-
-void Supervisor::forget_the_gone() {
-  forgetting_ = false;
-  const auto before = leaving_.size();
-  for (auto place = leaving_.begin(); place != leaving_.end();) {
-    if (place->second->daemon_runs()) {
-      ++place;
-      continue;
-    }
-    place->second->close();
-    place = leaving_.erase(place);
-  }
-  if (leaving_.size() != before && !ending_) start_instances();  // its name is free again
+  actor.machine.limits = wanted.limits;
+  return std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
+                                           recorder_);
 }
 
 void Supervisor::say_once(const std::string& about, const std::string& kind,
@@ -289,7 +226,8 @@ asio::awaitable<void> Supervisor::watch_devices() {
     take_inventory(co_await devices_->list());
     if (ending_) co_return;
     co_await settle_compute_modes();
-    start_instances();
+    policies_->set_devices(device_facts());
+    settle_instances();
   }
 }
 
@@ -372,38 +310,33 @@ asio::awaitable<void> Supervisor::keep_watchdog(std::chrono::microseconds interv
 
 asio::awaitable<void> Supervisor::end() {
   ending_ = true;
+  fleet_.freeze();
+  policies_->close();
   if (settings_.stop_instances) {
     co_await end_instances();
     co_await put_back_compute_modes();
   }
-  for (auto& [id, actor] : actors_) actor->close();
+  fleet_.close();
   server_->stop();
   if (metrics_) metrics_->stop();
   spdlog::info("ended");
 }
 
-bool Supervisor::any_daemon_runs() const {
-  const auto runs = [](const auto& entry) { return entry.second->daemon_runs(); };
-  return std::any_of(actors_.begin(), actors_.end(), runs) ||
-         std::any_of(leaving_.begin(), leaving_.end(), runs);
-}
-
 // Newcomers are refused at once; running clients get drainTimeout, then the rungs of the ladder.
 asio::awaitable<void> Supervisor::end_instances() {
-  for (auto& [id, actor] : actors_) (void)actor->ask(instance::DrainWanted{});
+  fleet_.ask_all(instance::DrainWanted{});
   co_await wait_for_ends(settings_.drain_timeout);
-  for (auto& [id, actor] : actors_) {
-    if (actor->daemon_runs()) (void)actor->ask(instance::ShutdownWanted{});
-  }
+  fleet_.ask_all(instance::ShutdownWanted{});
   if (co_await wait_for_ends(settings_.shutdown_timeout)) co_return;
-  for (const auto& [id, actor] : actors_) {
-    if (actor->daemon_runs()) spdlog::error("{}: its control daemon did not end in time", id);
+  for (const auto& instance : fleet_.snapshots()) {
+    if (!instance.control) continue;
+    spdlog::error("{}: its control daemon did not end in time", instance.id);
   }
 }
 
 asio::awaitable<bool> Supervisor::wait_for_ends(milliseconds limit) {
   const auto deadline = steady_clock::now() + limit;
-  while (any_daemon_runs()) {
+  while (fleet_.any_daemon_runs()) {
     if (steady_clock::now() >= deadline) co_return false;
     change_.expires_at(deadline);
     co_await change_.async_wait(k_use);
@@ -420,37 +353,34 @@ api::AgentStatus Supervisor::status() const {
   status.started_at = started_at_;
   status.run_directory = settings_.run_dir.string();
   status.state_directory = settings_.state_dir.string();
-  if (actors_.empty()) {
+  status.not_ready_because = fleet_.not_serving();
+  if (fleet_.size() == 0) {
     status.not_ready_because =
         inventory_.error.empty() ? "no device that MPS can run on" : inventory_.error;
-  }
-  for (const auto& [id, actor] : actors_) {
-    const auto state = actor->state();
-    if (state == instance::State::ready || state == instance::State::faulted) continue;
-    if (!status.not_ready_because.empty()) status.not_ready_because += "; ";
-    status.not_ready_because += id + " is " + to_string(state);
   }
   status.ready = status.not_ready_because.empty();
   return status;
 }
 
-std::vector<instance::Snapshot> Supervisor::instances() const {
-  std::vector<instance::Snapshot> shown;
-  for (const auto& [id, actor] : actors_) shown.push_back(actor->snapshot());
-  return shown;
+api::PolicyStatus Supervisor::policies() const {
+  const auto& reading = policies_->reading();
+  return {reading.generation, policies_->changed_at(), settings_.policy_dir.string(),
+          reading.error};
+}
+
+std::vector<policy::DeviceFacts> Supervisor::device_facts() const {
+  return app::device_facts(inventory_, settings_.exclusive_compute_mode);
 }
 
 api::Agent::VerbResult Supervisor::ask(const std::string& instance, const instance::Input& verb,
                                        std::string done) {
   using api::VerbError;
-  const auto place = actors_.find(instance);
-  if (place == actors_.end()) {
+  if (ending_) return VerbError{VerbError::Kind::conflict, "the supervisor is ending"};
+  const auto asked = fleet_.ask(instance, verb);
+  if (!asked.known) {
     return VerbError{VerbError::Kind::not_found, "no instance \"" + printable(instance) + "\""};
   }
-  if (ending_) return VerbError{VerbError::Kind::conflict, "the supervisor is ending"};
-  if (const auto refused = place->second->ask(verb)) {
-    return VerbError{VerbError::Kind::conflict, refused->message};
-  }
+  if (asked.refused) return VerbError{VerbError::Kind::conflict, asked.refused->message};
   return done;
 }
 

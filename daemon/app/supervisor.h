@@ -1,4 +1,5 @@
-// The supervisor: devices, an instance for each, the API, and a clear end. One thread.
+// The supervisor: devices, policies, the instances that follow from both, the API, and a clear end.
+// One thread.
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
@@ -15,7 +16,9 @@
 #include "api/event_log.h"
 #include "api/metrics.h"
 #include "api/server.h"
+#include "app/fleet.h"
 #include "app/journal_recorder.h"
+#include "app/policy_keeper.h"
 #include "app/programs.h"
 #include "app/settings.h"
 #include "base/unique_fd.h"
@@ -41,7 +44,11 @@ class Supervisor : public api::Agent {
   // api::Agent
   [[nodiscard]] api::AgentStatus status() const override;
   [[nodiscard]] device::Inventory inventory() const override { return inventory_; }
-  [[nodiscard]] std::vector<instance::Snapshot> instances() const override;
+  [[nodiscard]] std::vector<instance::Snapshot> instances() const override {
+    return fleet_.snapshots();
+  }
+  [[nodiscard]] api::PolicyStatus policies() const override;
+  [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override;
   VerbResult drain(const std::string& instance) override;
   VerbResult undrain(const std::string& instance) override;
   VerbResult restart(const std::string& instance, bool force) override;
@@ -52,15 +59,12 @@ class Supervisor : public api::Agent {
              std::unique_ptr<process::Follower> follower, device::ComputeModeLedger ledger);
 
   Result<void> open_sockets();
-  void start_instances();
+  // Devices and policies, as they are now, become instances with limits.
+  void settle_instances();
   // Whether nothing is missing from the inventory that might be there: only then can a daemon be
   // said to belong to no device.
   [[nodiscard]] bool inventory_is_sure() const;
-  void settle_instance(const device::Device& device,
-                       std::map<std::string, instance::FoundDaemon>& found);
-  std::shared_ptr<instance::Actor> make_actor(const device::Device& device, const std::string& id);
-  void end_leftover(const std::string& id, const instance::FoundDaemon& found);
-  void forget_the_gone();
+  std::shared_ptr<instance::Actor> make_actor(const WantedInstance& wanted);
   void take_inventory(device::Inventory fresh);
   boost::asio::awaitable<void> settle_compute_modes();
   boost::asio::awaitable<void> put_back_compute_modes();
@@ -70,8 +74,6 @@ class Supervisor : public api::Agent {
   boost::asio::awaitable<void> end();
   boost::asio::awaitable<void> end_instances();
   boost::asio::awaitable<bool> wait_for_ends(std::chrono::milliseconds limit);
-  [[nodiscard]] bool any_daemon_runs() const;
-  void changed();
   void say_once(const std::string& about, const std::string& kind, const std::string& message);
   void say(const std::string& kind, const std::string& message);
   VerbResult ask(const std::string& instance, const instance::Input& verb, std::string done);
@@ -88,14 +90,12 @@ class Supervisor : public api::Agent {
   std::unique_ptr<device::Source> devices_;
   device::Inventory inventory_;
   std::set<std::string> said_;  // troubles that were said and are not over
-  std::map<std::string, std::shared_ptr<instance::Actor>> actors_;   // by id
-  std::map<std::string, std::shared_ptr<instance::Actor>> leaving_;  // left over, being ended
+  std::shared_ptr<PolicyKeeper> policies_;
+  Fleet fleet_;
   std::unique_ptr<api::Server> server_;
   std::unique_ptr<api::MetricsServer> metrics_;
   boost::asio::steady_timer change_;  // cancelled when an instance changed
   std::chrono::system_clock::time_point started_at_;
-  bool leftovers_settled_ = false;  // daemons without a device were looked for, once for sure
-  bool forgetting_ = false;
   bool ending_ = false;
 };
 

@@ -4,9 +4,11 @@
 #include <functional>
 #include <string_view>
 
+#include "api/explain.h"
 #include "base/text.h"
 #include "ctl/commands.h"
 #include "ctl/completion.h"
+#include "ctl/policy_commands.h"
 
 namespace mps::ctl {
 
@@ -20,10 +22,11 @@ struct CommandLine {
 
   Console console() const { return {socket, format, out, err}; }
   CLI::App* command(const std::string& name, const std::string& description,
-                    std::function<int(const Console&)> what);
+                    std::function<int(const Console&)> what, CLI::App* of = nullptr);
   void add_reading();
   void add_events();
   void add_verb(const std::string& name, const std::string& description, bool takes_force);
+  void add_policy();
   void add_rest();
   std::vector<CommandInfo> infos() const;
   int completion() const;
@@ -35,6 +38,9 @@ struct CommandLine {
   Format format = Format::table;
   ClientsOptions clients;
   EventsOptions events;
+  CheckOptions check;
+  ExplainOptions explain;
+  std::string policy;
   DoctorPlaces places;
   std::string instance;
   std::string shell;
@@ -67,15 +73,67 @@ CommandLine::CommandLine(std::ostream& out_in, std::ostream& err_in) : out(out_i
   add_verb("drain", "Let no newcomers in; running clients may finish", false);
   add_verb("undrain", "Take a drain back", false);
   add_verb("restart", "End the control daemon and start another", true);
+  add_policy();
   add_rest();
 }
 
 CLI::App* CommandLine::command(const std::string& name, const std::string& description,
-                               std::function<int(const Console&)> what) {
-  auto* sub = app.add_subcommand(name, description);
+                               std::function<int(const Console&)> what, CLI::App* of) {
+  auto* sub = (of != nullptr ? of : &app)->add_subcommand(name, description);
   sub->fallthrough();  // so that -o and --socket may stand behind the command
-  sub->callback([this, what = std::move(what)] { action = what; });
+  if (what) sub->callback([this, what = std::move(what)] { action = what; });
   return sub;
+}
+
+// Says what is wrong with a value, in the words of its parser.
+template <typename Parse>
+CLI::Validator checked_by(Parse parse) {
+  return CLI::Validator(
+      [parse](std::string& text) {
+        const auto parsed = parse(text);
+        return parsed ? std::string() : parsed.error().message;
+      },
+      "");
+}
+
+void CommandLine::add_policy() {
+  auto* group =
+      command("policy", "The policies: in force, in files, and what follows from them", {});
+  group->require_subcommand(1);
+  command("list", "The policies in force, and the errors of bad files", list_policies, group);
+  auto* sub = command(
+      "show", "The policy of one namespace",
+      [this](const Console& to) { return show_policy(to, policy); }, group);
+  sub->add_option("namespace", policy, "Such as team-a, unit:cron.service or \"*\"")
+      ->required()
+      ->type_name("NAMESPACE");
+  sub = command(
+      "check", "Find the errors of policy files, without a supervisor",
+      [this](const Console& to) { return check_policies(to, check); }, group);
+  sub->add_option("path", check.paths, "Directories and files")->required()->type_name("DIR|FILE");
+  auto* config = sub->add_option("--config", check.config, "Settings with the devices to check for")
+                     ->type_name("FILE");
+  sub->add_flag("--node", check.node, "Check for the devices of the supervisor that runs here")
+      ->excludes(config);
+  sub = command(
+      "explain", "What a namespace gets, and which line of which file says so",
+      [this](const Console& to) { return explain_policy(to, explain); }, group);
+  sub->add_option("--namespace", explain.subject, "Whose limits")
+      ->required()
+      ->check(checked_by(api::parse_subject))
+      ->type_name("NAMESPACE");
+  sub->add_option("--label", explain.labels, "A label of the pod; may be given several times")
+      ->check(checked_by(api::parse_label))
+      ->allow_extra_args(false)
+      ->type_name("KEY=VALUE");
+  sub->add_option("--device", explain.device, "Only this one: its name, index or UUID")
+      ->type_name("DEVICE");
+  auto* directory =
+      sub->add_option("--policies", explain.policies, "By these files, without a supervisor")
+          ->type_name("DIR");
+  sub->add_option("--config", explain.config, "With --policies: settings with the devices")
+      ->needs(directory)
+      ->type_name("FILE");
 }
 
 void CommandLine::add_reading() {
@@ -126,15 +184,30 @@ void CommandLine::add_rest() {
   command("version", "The versions of this program and of the supervisor", show_version);
 }
 
+CommandInfo info_of(const CLI::App& sub, const std::string& parent) {
+  CommandInfo info{parent + sub.get_name(), sub.get_description(), {"--output", "--socket"}, {}};
+  for (const auto* option : sub.get_options()) {
+    for (const auto& name : option->get_lnames()) info.options.push_back("--" + name);
+    if (!option->get_positional()) continue;
+    if (option->get_name() == "instance") info.argument = Argument::instance;
+    if (option->get_name() == "namespace") info.argument = Argument::policy;
+    if (option->get_name() == "path") info.argument = Argument::file;
+    if (option->get_name() == "shell") info.argument = Argument::shell;
+  }
+  return info;
+}
+
+std::vector<const CLI::App*> commands_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
 std::vector<CommandInfo> CommandLine::infos() const {
   std::vector<CommandInfo> list;
-  for (const auto* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
-    CommandInfo info{sub->get_name(), sub->get_description(), {"--output", "--socket"}, false};
-    for (const auto* option : sub->get_options()) {
-      for (const auto& name : option->get_lnames()) info.options.push_back("--" + name);
-      if (option->get_positional() && option->get_name() == "instance") info.takes_instance = true;
+  for (const auto* sub : commands_of(app)) {
+    list.push_back(info_of(*sub, ""));
+    for (const auto* inner : commands_of(*sub)) {
+      list.push_back(info_of(*inner, sub->get_name() + " "));
     }
-    list.push_back(std::move(info));
   }
   return list;
 }
@@ -146,15 +219,18 @@ int CommandLine::completion() const {
 
 // In our own words where CLI11 only says that a subcommand is missing.
 std::string usage_error(const CommandLine& line, const CLI::ParseError& wrong) {
-  const auto extras = line.app.remaining();
-  if (!line.app.get_subcommands().empty() || extras.empty()) return printable(wrong.what(), 400);
-  const auto commands = line.infos();
-  std::vector<std::string_view> names;
-  for (const auto& command : commands) names.emplace_back(command.name);
+  const auto* at = &line.app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  const auto extras = line.app.remaining(true);
+  const auto known = commands_of(*at);
+  if (known.empty() || extras.empty()) return printable(wrong.what(), 400);
+  std::vector<std::string> names;
+  for (const auto* command : known) names.push_back(command->get_name());
   const bool option = extras.front().starts_with('-');
   auto message = std::string("unknown ") + (option ? "option" : "command") + " \"" +
                  printable(extras.front(), 64) + "\"";
-  if (const auto meant = did_you_mean(extras.front(), names)) {
+  const std::vector<std::string_view> candidates(names.begin(), names.end());
+  if (const auto meant = did_you_mean(extras.front(), candidates)) {
     message += "; did you mean \"" + std::string(*meant) + "\"?";
   }
   return message;

@@ -173,6 +173,21 @@ TEST_CASE_FIXTURE(Fixture, "lists and single things") {
                                               "\",\n  \"supervisor\": \"0.1.0\"\n}\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "policies of the supervisor") {
+  reactor.run([this] {
+    agent.policies_.generation =
+        test::generation_of({{"a.yaml", test::document("team-a", "  {}\n")}});
+  });
+  CHECK(ctl({"policy", "list"}).out ==
+        "NAMESPACE  FILE      STATE  ISOLATION  DEVICES  THREADS  MEMORY  QUOTA  OVERRIDES\n"
+        "team-a     a.yaml:4  good   shared     *        none     none    none   0\n");
+  CHECK(ctl({"policy", "show", "team-a"}).out.starts_with("namespace  team-a\n"));
+  const auto unknown = ctl({"policy", "show", "team-b"});
+  CHECK(unknown.status == 1);
+  CHECK(unknown.err == "mps-ctl: no policy for namespace \"team-b\"; did you mean \"team-a\"?\n");
+  CHECK(ctl({"policy", "explain", "--namespace", "team-a"}).out == "no device\n");
+}
+
 TEST_CASE_FIXTURE(Fixture, "verbs say what was accepted, or why not") {
   const auto done = ctl({"restart", "gpu0.shared", "--force"});
   CHECK(done.status == 0);
@@ -260,7 +275,11 @@ TEST_CASE("completion scripts") {
                          "COMP_WORDS=(mps-ctl -o y); COMP_CWORD=2; _mps_ctl\n"
                          "[ \"${COMPREPLY[*]}\" = yaml ] || exit 2\n"
                          "COMP_WORDS=(mps-ctl un); COMP_CWORD=1; _mps_ctl\n"
-                         "[ \"${COMPREPLY[*]}\" = undrain ] || exit 3\n";
+                         "[ \"${COMPREPLY[*]}\" = undrain ] || exit 3\n"
+                         "COMP_WORDS=(mps-ctl policy ex); COMP_CWORD=2; _mps_ctl\n"
+                         "[ \"${COMPREPLY[*]}\" = explain ] || exit 4\n"
+                         "COMP_WORDS=(mps-ctl policy check --no); COMP_CWORD=3; _mps_ctl\n"
+                         "[ \"${COMPREPLY[*]}\" = --node ] || exit 5\n";
   CHECK(std::system(("bash " + file.string()).c_str()) == 0);  // NOLINT(concurrency-mt-unsafe)
   CHECK(run({"completion", "zsh"}).out.starts_with("#compdef mps-ctl\n"));
   const auto fish = run({"completion", "fish"}).out;

@@ -10,6 +10,7 @@
 
 #include "api/http.h"
 #include "base/text.h"
+#include "ctl/ask.h"
 #include "ctl/views.h"
 
 namespace mps::ctl {
@@ -18,61 +19,11 @@ namespace {
 
 using api::percent_encode;
 using nlohmann::json;
-using View = std::function<std::string(const json&)>;
 
 constexpr std::chrono::seconds k_retry_pause{1};
 
 SystemTime now() {
   return std::chrono::system_clock::now();
-}
-
-int fail(const Console& console, int status, const std::string& message) {
-  console.err << "mps-ctl: " << message << "\n";
-  return status;
-}
-
-std::string dump(const json& value, int indent) {
-  return value.dump(indent, ' ', false, json::error_handler_t::replace);
-}
-
-std::string render(Format format, const json& value, const View& view) {
-  if (format == Format::json) return dump(value, 2) + "\n";
-  if (format == Format::yaml) return to_yaml(value);
-  return view(value);
-}
-
-std::string error_message(const Response& response) {
-  const auto value = json::parse(response.body, nullptr, false);
-  try {
-    return printable(value.at("error").at("message").get<std::string>(), 1000);
-  } catch (const json::exception&) {
-    return "the supervisor answered with status " + std::to_string(response.status);
-  }
-}
-
-// The value of a good answer; else the exit status, and the reason has been said.
-struct Answered {
-  json value;
-  int status = k_done;
-};
-
-Answered ask(const Console& console, const std::string& method, const std::string& target,
-             const std::string& body = "") {
-  const auto response = Client(console.socket).request(method, target, body);
-  if (!response) return {nullptr, fail(console, k_unreachable, response.error().message)};
-  if (response->status >= 300) return {nullptr, fail(console, k_failed, error_message(*response))};
-  auto value = json::parse(response->body, nullptr, false);
-  if (value.is_discarded()) {
-    return {nullptr, fail(console, k_failed, "the supervisor's answer is not JSON")};
-  }
-  return {std::move(value), k_done};
-}
-
-int show(const Console& console, const std::string& target, const View& view) {
-  const auto answered = ask(console, "GET", target);
-  if (answered.status != k_done) return answered.status;
-  console.out << render(console.format, answered.value, view);
-  return k_done;
 }
 
 bool wide(const Console& console) {

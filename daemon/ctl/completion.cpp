@@ -7,6 +7,8 @@ namespace mps::ctl {
 namespace {
 
 constexpr std::string_view k_instances = "$(mps-ctl instances 2>/dev/null | awk 'NR>1{print $1}')";
+constexpr std::string_view k_policies =
+    "$(mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;print $1}')";
 
 std::string joined(const std::vector<std::string>& words) {
   std::string line;
@@ -14,13 +16,44 @@ std::string joined(const std::vector<std::string>& words) {
   return line;
 }
 
-std::string names(const std::vector<CommandInfo>& commands, char separator) {
+bool is_inner(const CommandInfo& command) {
+  return command.name.find(' ') != std::string::npos;
+}
+
+// The commands at the top, or those of one of them.
+std::string names(const std::vector<CommandInfo>& commands, const std::string& parent = "") {
+  const auto head = parent.empty() ? parent : parent + " ";
   std::string line;
   for (const auto& command : commands) {
-    if (!line.empty()) line.push_back(separator);
-    line += command.name;
+    if (is_inner(command) == parent.empty() || !command.name.starts_with(head)) continue;
+    line += (line.empty() ? "" : " ") + command.name.substr(head.size());
   }
   return line;
+}
+
+std::string argument_words(const CommandInfo& command) {
+  switch (command.argument) {
+    case Argument::instance:
+      return " " + std::string(k_instances);
+    case Argument::policy:
+      return " " + std::string(k_policies);
+    case Argument::shell:
+      return " bash zsh fish";
+    case Argument::none:
+    case Argument::file:
+      break;
+  }
+  return "";
+}
+
+// What a line of commands becomes with one word more: "policy list", " events".
+std::string bash_commands(const std::vector<CommandInfo>& commands) {
+  std::string patterns;
+  for (const auto& command : commands) {
+    patterns += (patterns.empty() ? "'" : "|'") + std::string(is_inner(command) ? "" : " ") +
+                command.name + "'";
+  }
+  return patterns;
 }
 
 // Also what zsh uses, by its bashcompinit.
@@ -30,10 +63,10 @@ std::string bash_script(const std::vector<CommandInfo>& commands) {
       "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
       "  local command= word words=\n"
       "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
-      "    case $word in\n"
+      "    case \"$command $word\" in\n"
       "      " +
-      names(commands, '|') +
-      ") command=$word; break ;;\n"
+      bash_commands(commands) +
+      ") command=\"${command:+$command }$word\" ;;\n"
       "    esac\n"
       "  done\n"
       "  case $previous in\n"
@@ -43,18 +76,18 @@ std::string bash_script(const std::vector<CommandInfo>& commands) {
       "\" ;;\n"
       "    *) case $command in\n"
       "      '') words='" +
-      names(commands, ' ') + " --output --socket --help' ;;\n";
+      names(commands) + " --output --socket --help' ;;\n";
   for (const auto& command : commands) {
-    script += "      " + command.name + ") words=\"" + joined(command.options);
-    if (command.takes_instance) script += " " + std::string(k_instances);
-    script += command.name == "completion" ? " bash zsh fish\" ;;\n" : "\" ;;\n";
+    script += "      '" + command.name + "') words=\"" + joined(command.options);
+    if (const auto inner = names(commands, command.name); !inner.empty()) script += " " + inner;
+    script += argument_words(command) + "\" ;;\n";
   }
   return script +
          "    esac ;;\n"
          "  esac\n"
          "  COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
          "}\n"
-         "complete -F _mps_ctl mps-ctl\n";
+         "complete -o default -F _mps_ctl mps-ctl\n";
 }
 
 std::string zsh_script(const std::vector<CommandInfo>& commands) {
@@ -68,24 +101,63 @@ std::string quoted(std::string text) {
   return "'" + text + "'";
 }
 
+// "(mps-ctl …)" for "$(mps-ctl …)", with its dollars kept for awk.
+std::string fish_substitution(std::string_view command) {
+  std::string text;
+  for (const char character : command.substr(1)) {
+    if (character == '$') text.push_back('\\');
+    text.push_back(character);
+  }
+  return "\"" + text + "\"";
+}
+
+std::string fish_argument(const CommandInfo& command) {
+  switch (command.argument) {
+    case Argument::instance:
+      return "-a " + fish_substitution(k_instances);
+    case Argument::policy:
+      return "-a " + fish_substitution(k_policies);
+    case Argument::shell:
+      return "-a 'bash zsh fish'";
+    case Argument::file:
+      return "-F";
+    case Argument::none:
+      break;
+  }
+  return "";
+}
+
+std::string fish_command(const CommandInfo& command, const std::vector<CommandInfo>& all) {
+  const std::string complete = "complete -c mps-ctl ";
+  const auto space = command.name.find(' ');
+  const auto own = space == std::string::npos ? command.name : command.name.substr(space + 1);
+  const auto parent = space == std::string::npos ? "" : command.name.substr(0, space);
+  auto seen = "__fish_seen_subcommand_from " + own;
+  auto offered = std::string("__fish_use_subcommand");
+  if (!parent.empty()) {
+    const auto within = "__fish_seen_subcommand_from " + parent;
+    offered = "'" + within + "; and not __fish_seen_subcommand_from " + names(all, parent) + "'";
+    seen = within + "; and " + seen;
+  }
+  auto script =
+      complete + "-n " + offered + " -a " + own + " -d " + quoted(command.description) + "\n";
+  seen = complete + "-n '" + seen + "' ";
+  for (const auto& option : command.options) {
+    if (option == "--output" || option == "--socket") continue;
+    script += seen + "-l " + option.substr(2) + "\n";
+  }
+  if (const auto argument = fish_argument(command); !argument.empty()) {
+    script += seen + argument + "\n";
+  }
+  return script;
+}
+
 std::string fish_script(const std::vector<CommandInfo>& commands) {
   const std::string complete = "complete -c mps-ctl ";
   std::string script = complete + "-f\n" + complete +
                        "-s o -l output -x -a 'table wide json yaml'\n" + complete +
                        "-l socket -r\n";
-  for (const auto& command : commands) {
-    script += complete + "-n __fish_use_subcommand -a " + command.name + " -d " +
-              quoted(command.description) + "\n";
-    const auto seen = complete + "-n '__fish_seen_subcommand_from " + command.name + "' ";
-    for (const auto& option : command.options) {
-      if (option == "--output" || option == "--socket") continue;
-      script += seen + "-l " + option.substr(2) + "\n";
-    }
-    if (command.takes_instance) {
-      script += seen + "-a \"(mps-ctl instances 2>/dev/null | awk 'NR>1{print \\$1}')\"\n";
-    }
-    if (command.name == "completion") script += seen + "-a 'bash zsh fish'\n";
-  }
+  for (const auto& command : commands) script += fish_command(command, commands);
   return script;
 }
 

@@ -8,11 +8,13 @@
 
 namespace mps::ctl {
 
+enum class Argument { none, instance, policy, file, shell };
+
 struct CommandInfo {
-  std::string name;
+  std::string name;  // "events", "policy list"
   std::string description;
   std::vector<std::string> options;  // "--follow"
-  bool takes_instance = false;       // as an argument
+  Argument argument = Argument::none;
 };
 
 // None: no such shell; bash, zsh and fish are.

@@ -38,6 +38,8 @@ struct DoctorOptions {
   std::vector<std::filesystem::path> library_path{};  // looked through for libcuda.so.1 first
   // The devices of the settings; none: NVML is asked.
   std::optional<std::vector<device::Device>> devices{};
+  std::filesystem::path policy_dir{};  // empty: not looked at
+  bool exclusive = false;              // the devices are meant to be in that compute mode
   std::string nvml_library = "libnvidia-ml.so.1";
   std::chrono::milliseconds nvml_timeout = device::NvmlSettings{}.timeout;
   std::string supervisor_error{};         // why it was not reached; empty: it was

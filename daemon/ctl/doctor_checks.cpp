@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/text.h"
+#include "ctl/doctor_policies.h"
 
 namespace mps::ctl {
 
@@ -375,6 +376,7 @@ Findings evaluate(const DoctorFacts& facts) {
   check_run_dir_itself(facts.run_dir, findings);
   check_socket_length(facts, findings);
   check_file_system(facts.run_dir, findings);
+  check_policies(facts.policies, findings);
   check_strangers(facts, findings);
   check_unknown_daemons(facts, findings);
   check_shared_memory(facts.shared_memory, findings);

@@ -1,14 +1,9 @@
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
-#include <variant>
 
 #include "app/programs.h"
-#include "app/settings.h"
-#include "base/text.h"
 #include "ctl/commands.h"
 #include "ctl/doctor.h"
+#include "ctl/settings_file.h"
 #include "ctl/views.h"
 
 namespace mps::ctl {
@@ -16,24 +11,6 @@ namespace mps::ctl {
 namespace {
 
 using nlohmann::json;
-
-// The settings that the supervisor would take. A file that is not there is all defaults, unless it
-// was asked for.
-Result<app::Settings> read_settings(const DoctorPlaces& places) {
-  std::ifstream file(places.config);
-  if (!file) {
-    if (!places.config_given) return app::Settings{};
-    return Error{"cannot read " + places.config};
-  }
-  const std::string text((std::istreambuf_iterator<char>(file)), {});
-  auto parsed = app::parse_settings(text, places.config);
-  if (auto* settings = std::get_if<app::Settings>(&parsed)) return std::move(*settings);
-  std::string errors;
-  for (const auto& message : std::get<app::SettingsErrors>(parsed).messages) {
-    errors += (errors.empty() ? "" : "\n") + message;
-  }
-  return Error{errors};
-}
 
 void ask_supervisor(const std::string& socket, DoctorOptions& options) {
   const auto response = Client(socket).request("GET", "/v1/status");
@@ -54,7 +31,7 @@ void ask_supervisor(const std::string& socket, DoctorOptions& options) {
 }  // namespace
 
 int doctor(const Console& console, const DoctorPlaces& places) {
-  const auto settings = read_settings(places);
+  const auto settings = read_settings(places.config, places.config_given);
   if (!settings) {
     console.err << "mps-ctl: " << settings.error().message << "\n";
     return k_failed;
@@ -63,6 +40,8 @@ int doctor(const Console& console, const DoctorPlaces& places) {
   options.run_dir = settings->run_dir;
   options.library_path = settings->library_path;
   options.devices = settings->devices;
+  options.policy_dir = settings->policy_dir;
+  options.exclusive = settings->exclusive_compute_mode;
   options.nvml_library = settings->nvml_library;
   if (const auto programs = app::find_programs(settings->mps_path, app::current_environment())) {
     options.control_program = programs->control;

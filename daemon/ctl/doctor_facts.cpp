@@ -25,6 +25,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "app/policy_directory.h"
+#include "app/wanted.h"
 #include "base/result.h"
 #include "base/text.h"
 #include "base/unique_fd.h"
@@ -249,6 +251,18 @@ bool has_unix_diag() {
   return reinterpret_cast<const nlmsghdr*>(answer.data())->nlmsg_type != NLMSG_ERROR;
 }
 
+void look_at_policies(const DoctorOptions& options, DoctorFacts& facts) {
+  if (options.policy_dir.empty()) return;
+  auto& policies = facts.policies;
+  const auto files = app::read_policy_directory(options.policy_dir);
+  if (!files) {
+    policies.error = files.error().message;
+    return;
+  }
+  policies.devices = app::device_facts(facts.inventory, options.exclusive);
+  policies.generation = policy::next_generation({}, *files, policies.devices);
+}
+
 void look_at_default_directory(const fs::path& directory, DoctorFacts& facts) {
   std::error_code ignored;
   facts.default_pipe_directory = directory.string();
@@ -280,6 +294,7 @@ DoctorFacts gather_facts(const DoctorOptions& options) {
   } else {
     facts.inventory = ask_nvml(options);
   }
+  look_at_policies(options, facts);
   look_at_default_directory(options.default_pipe_directory, facts);
   look_for_daemons(options, facts);
   look_at_open_files(options, facts);

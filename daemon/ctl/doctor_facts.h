@@ -5,12 +5,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "ctl/doctor.h"
 #include "device/device.h"
+#include "policy/generation.h"
 
 namespace mps::ctl {
 
@@ -44,6 +46,13 @@ struct SharedMemoryFacts {
   std::vector<std::string> stale{};  // files of MPS servers whose process is gone
 };
 
+struct PolicyFacts {
+  std::string error{};  // why the directory cannot be read
+  // As a supervisor without a past would take them; none: not looked at.
+  std::shared_ptr<const policy::Generation> generation{};
+  std::vector<policy::DeviceFacts> devices{};
+};
+
 struct DoctorFacts {
   std::string control_program{};
   std::string server_program{};
@@ -58,6 +67,7 @@ struct DoctorFacts {
   bool default_control_socket_exists = false;
   std::vector<ForeignDaemon> foreign_daemons{};
   std::size_t unknown_daemons = 0;  // control daemons, ours or not: we may not see where they run
+  PolicyFacts policies{};
   SharedMemoryFacts shared_memory{};
   std::optional<std::uint64_t> open_files{};  // the soft limit
   bool open_files_of_supervisor = false;      // else of this program

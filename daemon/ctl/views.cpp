@@ -2,11 +2,10 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <cmath>
 #include <cstdint>
-#include <initializer_list>
 
 #include "base/text.h"
+#include "ctl/fields.h"
 #include "ctl/table.h"
 
 namespace mps::ctl {
@@ -14,46 +13,6 @@ namespace mps::ctl {
 namespace {
 
 using nlohmann::json;
-
-const json& field(const json& value, std::initializer_list<const char*> path) {
-  static const json none;
-  const json* at = &value;
-  for (const char* name : path) {
-    if (!at->is_object()) return none;
-    const auto found = at->find(name);
-    if (found == at->end()) return none;
-    at = &*found;
-  }
-  return *at;
-}
-
-std::string dump(const json& value) {
-  return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
-std::string text(const json& value) {
-  if (value.is_null()) return "";
-  if (value.is_string()) return value.get<std::string>();
-  if (value.is_boolean()) return value.get<bool>() ? "yes" : "no";
-  return dump(value);
-}
-
-std::string text(const json& value, std::initializer_list<const char*> path) {
-  return text(field(value, path));
-}
-
-std::string mebibytes(const json& value) {
-  return value.is_number_unsigned() ? format_mebibytes(value.get<std::uint64_t>()) : "";
-}
-
-std::string percentage(const json& value) {
-  if (!value.is_number()) return "";
-  const auto number = value.get<double>();
-  if (number == std::floor(number) && std::abs(number) < 1e6) {
-    return std::to_string(static_cast<int>(number)) + "%";
-  }
-  return dump(value) + "%";
-}
 
 // "active 1234", "startFailed (805)"
 std::string server_text(const json& server) {
@@ -74,18 +33,38 @@ std::string channel_text(const json& instance) {
 }
 
 std::string limits_text(const json& limits) {
-  auto line = percentage(field(limits, {"activeThreadPercentage"}));
-  if (line.empty()) return line;
+  const auto threads = percentage(field(limits, {"activeThreadPercentage"}));
+  if (threads.empty()) return threads;
   const auto memory = mebibytes(field(limits, {"pinnedDeviceMemoryMiB"}));
-  line += memory.empty() ? " no memory limit" : " " + memory;
+  auto line = threads + (memory.empty() ? " no memory limit" : " " + memory);
+  if (threads == "100%" && memory.empty()) line = "none";
   if (field(limits, {"confirmed"}) == false) line += " (unconfirmed)";
   return line;
+}
+
+std::string limits_origin(const json& limits) {
+  const auto threads = text(limits, {"from", "activeThreadPercentage"});
+  const auto memory = text(limits, {"from", "pinnedDeviceMemoryMiB"});
+  if (threads == memory) return threads;
+  return "threads: " + (threads.empty() ? "-" : threads) +
+         ", memory: " + (memory.empty() ? "-" : memory);
 }
 
 std::string mps_text(const json& device) {
   if (field(device, {"mpsCapable"}) == true) return "yes";
   const auto why = text(device, {"notCapableBecause"});
   return why.empty() ? "no" : "no: " + why;
+}
+
+// "generation 3 (0123456789ab), 12 files, 1 bad"
+std::string policies_summary(const json& policies) {
+  const auto number = text(policies, {"generation"});
+  if (number.empty()) return number;
+  const auto files = text(policies, {"files"});
+  const auto bad = text(policies, {"badFiles"});
+  auto line = "generation " + number + " (" + text(policies, {"hash"}) + "), " + files +
+              (files == "1" ? " file" : " files");
+  return bad.empty() || bad == "0" ? line : line + ", " + bad + " bad";
 }
 
 std::string states_text(const json& states) {
@@ -95,11 +74,6 @@ std::string states_text(const json& states) {
     list += (list.empty() ? "" : ", ") + text(count) + " " + state;
   }
   return list.empty() ? list : " (" + list + ")";
-}
-
-void labelled(std::string& out, std::string_view label, const std::string& value) {
-  if (value.empty()) return;
-  out += padded(label, 11) + printable(value) + "\n";
 }
 
 void emit(YAML::Emitter& out, const json& value);
@@ -174,6 +148,10 @@ std::string status_text(const json& status, SystemTime now) {
   labelled(out, "instances",
            text(status, {"instances"}) + states_text(field(status, {"instancesByState"})));
   labelled(out, "clients", text(status, {"clients"}));
+  labelled(out, "policies", policies_summary(field(status, {"policies"})));
+  if (const auto error = text(status, {"policies", "error"}); !error.empty()) {
+    out += std::string(11, ' ') + printable(error, 400) + "\n";
+  }
   const auto failed_writes = text(status, {"journalWriteErrors"});
   if (!failed_writes.empty() && failed_writes != "0") {
     labelled(out, "journal", failed_writes + " writes failed");
@@ -217,7 +195,8 @@ std::string instances_text(const json& instances, bool wide, SystemTime now) {
                "LIMITS", "LAST ERROR"},
               {}};
   if (wide) {
-    table.header.insert(table.header.end() - 1, {"DEVICE", "DOMAIN", "GATE", "BYPASS", "PIPE"});
+    table.header.insert(table.header.end() - 1,
+                        {"LIMITS FROM", "DEVICE", "DOMAIN", "GATE", "BYPASS", "PIPE"});
   }
   for (const auto& instance : instances) {
     auto control = text(instance, {"control", "pid"});
@@ -232,6 +211,7 @@ std::string instances_text(const json& instances, bool wide, SystemTime now) {
                                  text(instance, {"restarts"}),
                                  limits_text(field(instance, {"limits"}))};
     if (wide) {
+      row.push_back(limits_origin(field(instance, {"limits"})));
       for (const char* name : {"device", "domain", "gate", "bypass", "pipeDirectory"}) {
         row.push_back(text(instance, {name}));
       }

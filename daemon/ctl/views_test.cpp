@@ -15,7 +15,7 @@ SystemTime now() {
 }
 
 json instance() {
-  return json::parse(R"({
+  return json::parse(R"j({
     "id": "gpu0.shared", "device": "GPU-0a", "domain": "shared", "state": "ready",
     "stateSince": "2026-11-20T11:59:30.000Z",
     "control": {"pid": 41, "startedAt": "2026-11-20T09:59:59.500Z", "adopted": true},
@@ -25,10 +25,12 @@ json instance() {
     "channelDetail": {"holder": 77, "holderName": "nc", "detail": "silent on control"},
     "restarts": 2, "gate": "direct", "bypass": "open",
     "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 10240,
-               "clientPriority": "normal", "confirmed": true},
+               "clientPriority": "normal", "confirmed": true,
+               "from": {"activeThreadPercentage": "a.yaml:7:9 (spec.client)",
+                        "pinnedDeviceMemoryMiB": null}},
     "limitsDrifted": 0, "clients": 1, "lastError": null,
     "pipeDirectory": "/run/mps/gpu0.shared/open/pipe", "unknownLogLines": 0,
-    "nextStart": null, "serverStatusKnown": false})");
+    "nextStart": null, "serverStatusKnown": false})j");
 }
 
 }  // namespace
@@ -53,11 +55,20 @@ TEST_CASE("instances") {
         "2         12.5% no memory limit (unconfirmed)  no program\\x0aat all\n");
   CHECK(instances_text(json::array({instance()}), true, now()) ==
         "ID           STATE  AGE  CONTROL       SERVER             CHANNEL             CLIENTS  "
-        "RESTARTS  LIMITS    DEVICE  DOMAIN  GATE    BYPASS  PIPE                            "
+        "RESTARTS  LIMITS    LIMITS FROM                                   DEVICE  DOMAIN  GATE  "
+        "  BYPASS  PIPE                            "
         "LAST ERROR\n"
         "gpu0.shared  ready  30s  41 (adopted)  startFailed (805)  blocked by 77 (nc)  1        "
-        "2         25% 10Gi  GPU-0a  shared  direct  open    /run/mps/gpu0.shared/open/pipe  "
+        "2         25% 10Gi  threads: a.yaml:7:9 (spec.client), memory: -  GPU-0a  shared  direct  "
+        "open    /run/mps/gpu0.shared/open/pipe  "
         "-\n");
+}
+
+TEST_CASE("an instance without any limit") {
+  auto one = instance();
+  one["limits"] = {{"activeThreadPercentage", 100.0}, {"pinnedDeviceMemoryMiB", nullptr}};
+  CHECK(instances_text(json::array({one}), false, now()).find("2         none    -\n") !=
+        std::string::npos);
 }
 
 TEST_CASE("devices") {
@@ -95,6 +106,8 @@ TEST_CASE("status") {
     "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": "550.163.01", "devices": 2,
     "devicesError": null, "instances": 2, "instancesByState": {"failed": 1, "ready": 1},
     "clients": 3, "lastErrors": [{"instance": "gpu1.shared", "message": "no program"}],
+    "policies": {"generation": 3, "hash": "0123456789ab", "files": 12, "badFiles": 1,
+                 "error": "cannot read it"},
     "lastEventId": 1, "journalWriteErrors": 4})");
   CHECK(status_text(status, now()) ==
         "mps-supervisor 0.1.0, pid 12, up 2d\n"
@@ -103,6 +116,8 @@ TEST_CASE("status") {
         "devices    2\n"
         "instances  2 (1 failed, 1 ready)\n"
         "clients    3\n"
+        "policies   generation 3 (0123456789ab), 12 files, 1 bad\n"
+        "           cannot read it\n"
         "journal    4 writes failed\n"
         "gpu1.shared: no program\n");
   status = json::parse(R"({"version": "0.1.0", "pid": 12, "ready": true, "instances": 0,
