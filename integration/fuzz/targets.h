@@ -10,6 +10,7 @@ namespace mps::fuzz {
 
 void answers(const std::uint8_t* data, std::size_t size);
 void log_line(const std::uint8_t* data, std::size_t size);
+void policy(const std::uint8_t* data, std::size_t size);
 
 // assert() that a release build keeps.
 inline void require(bool holds, const char* what) {
