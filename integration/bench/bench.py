@@ -6,6 +6,9 @@ again with its limits read back (as the event stream's reader sees it); memory a
 when idle. In the same run the same kill under a shell loop, and under a restart after 1 s with a
 probe every 3 s, which is what a systemd unit with a health check gives. Ratios are to our median.
 
+Policies: a file replaced by a rename until its limits are set and read back; a ConfigMap with a
+thousand of them swapped for one in which all are others, until they are in force; memory with them.
+
 Never part of a test: times are for reading, not for asserting.
 """
 
@@ -125,6 +128,76 @@ def measure_idle(supervisor, seconds):
     }
 
 
+POLICY = """\
+# {owner}: version {version}
+apiVersion: mps-supervisor.dev/v1
+kind: MpsPolicy
+metadata:
+  namespace: "{owner}"
+spec:
+  devices: ["*"]
+  isolation: shared
+  client:
+    activeThreadPercentage: {percentage}
+    pinnedDeviceMemory: 4Gi
+    priority: normal
+  quota:
+    clients: 10
+    pinnedDeviceMemory: 40Gi
+  overrides:
+    - match: {{podLabels: {{size: large}}}}
+      client: {{activeThreadPercentage: 50}}
+  onViolation: report
+  onFault: {{clients: terminate}}
+"""
+
+
+def many_policies(count, version):
+    return {
+        f"team-{n}.yaml": POLICY.format(
+            owner=f"team-{n}", version=version, percentage=10 + (n + version) % 40
+        )
+        for n in range(count)
+    }
+
+
+def measure_limits(supervisor, count, times):
+    """From the rename of the one policy file until the last instance has its new limits."""
+    names = [f"gpu{n}.shared" for n in range(count)]
+    seen = []
+    for k in range(times):
+        mark = supervisor.get("/v1/status")["lastEventId"]
+        fresh = supervisor.policies.path / ".all.yaml.new"
+        fresh.write_text(harness.policy(percentage=20 + k % 2, memory="4Gi"))
+        began = time.monotonic()
+        os.rename(fresh, supervisor.policies.path / "all.yaml")
+        changed = [supervisor.events.wait("limits_changed", mark, name) for name in names]
+        seen.append(max(supervisor.events.arrivals[e["id"]] for e in changed) - began)
+    supervisor.policies.remove("all.yaml")
+    return row(seen)
+
+
+def measure_reloads(supervisor, policies, times):
+    """From the swap of a ConfigMap in which every file is another until all are in force."""
+    supervisor.policies.swap_config_map({})
+    seen = []
+    for version in range(times + 1):
+        mark = supervisor.get("/v1/status")["lastEventId"]
+        supervisor.policies.swap_config_map(many_policies(policies, version))
+        changed = supervisor.events.wait("policies_changed", mark)
+        if version > 0:  # the first makes them
+            seen.append(supervisor.events.arrivals[changed["id"]] - supervisor.policies.swapped_at)
+    return row(seen), resident_mib(supervisor.process.pid)
+
+
+def measure_policies(supervisor, count, options):
+    limits = measure_limits(supervisor, count, options.reloads)
+    swap, resident = measure_reloads(supervisor, options.policies, max(2, options.reloads // 4))
+    return {
+        "limits": limits, "swap": swap, "policies": options.policies, "residentMiB": resident,
+    }
+
+
 ALTERNATIVE = r"""
 # As a user would write it: start the daemon, set its limits until they read back, wait, again.
 while :; do
@@ -185,6 +258,27 @@ def ms(seconds):
     return f"{seconds * 1000:.1f} ms"
 
 
+def run_policies(count, backend, options):
+    """With a supervisor of its own: its memory is to be its own too."""
+    if count > options.policies_up_to:
+        return None
+    supervisor = harness.Supervisor(devices=count, backend=backend)
+    try:
+        measure_start(supervisor, count)
+        return measure_policies(supervisor, count, options)
+    finally:
+        supervisor.close()
+
+
+def print_policies(figures):
+    limits, swap, number = figures["limits"], figures["swap"], figures["policies"]
+    print(f"  policy -> limits set median {ms(limits['median'])}, p99 {ms(limits['p99'])} "
+          f"(n = {limits['n']})")
+    print(f"  {number} policies -> in force  median {ms(swap['median'])}, p99 {ms(swap['p99'])} "
+          f"(n = {swap['n']}, all replaced)")
+    print(f"  supervisor           {figures['residentMiB']:.1f} MiB with {number} policies")
+
+
 def run(options):
     backend = harness.Backend(options.backend, options.build)
     results = {"machine": machine(), "backend": options.backend, "instances": {}}
@@ -195,10 +289,12 @@ def run(options):
             start = measure_start(supervisor, count)
             noticed, serving = measure_kills(supervisor, count, options.kills)
             idle = measure_idle(supervisor, options.idle)
+            policies = run_policies(count, backend, options)
         finally:
             supervisor.close()
         results["instances"][count] = {
             "startSeconds": start, "noticed": noticed, "serving": serving, "idle": idle,
+            "policies": policies,
         }
         print(f"\n{count} instances (n = {noticed['n']} kills, idle for {options.idle} s)")
         print(f"  all ready            {ms(start)}")
@@ -207,6 +303,8 @@ def run(options):
         print(f"  supervisor           {idle['residentMiB']:.1f} MiB, {idle['cpuPercent']:.3f} % of a core")
         print(f"  front-ends                      {idle['frontEndsCpuPercent']:.3f} % of a core")
         print(f"  control daemons      {idle['daemonsResidentMiB']:.1f} MiB, {idle['daemonsCpuPercent']:.3f} % of a core")
+        if policies:
+            print_policies(policies)
     ours = results["instances"][options.counts[0]]["serving"]["median"]
     print("\nthe same kill without us: killed -> serving")
     for name, pause, probe in (
@@ -229,6 +327,9 @@ def main():
     parser.add_argument("--counts", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--idle", type=float, default=60.0, help="seconds")
+    parser.add_argument("--reloads", type=int, default=40, help="of one policy; a quarter of many")
+    parser.add_argument("--policies", type=int, default=1000)
+    parser.add_argument("--policies-up-to", type=int, default=8, help="instances")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here too")
     options = parser.parse_args()
     options.build = options.build.resolve()

@@ -30,6 +30,65 @@ PYTHON = shutil.which("python3", path="/usr/bin:/bin") or sys.executable
 OPTIONS = argparse.Namespace(build=None, backend=None, seed=1, full=False)
 
 
+def policy(namespace="*", percentage=None, memory=None, **spec):
+    """A policy's text. Its namespace is in line 4; spec.client.<limit> in the lines from 7 on."""
+    client = {"activeThreadPercentage": percentage, "pinnedDeviceMemory": memory}
+    lines = [
+        "apiVersion: mps-supervisor.dev/v1",
+        "kind: MpsPolicy",
+        "metadata:",
+        f"  namespace: {json.dumps(namespace)}",
+        "spec:",
+        "  client:" + ("" if any(client.values()) else " {}"),
+    ]
+    lines += [f"    {key}: {json.dumps(value)}" for key, value in client.items() if value]
+    lines += [f"  {key}: {json.dumps(value)}" for key, value in spec.items()]
+    return "\n".join(lines) + "\n"
+
+
+class PolicyDirectory:
+    """Policy files, changed in the ways in which people and Kubernetes change files."""
+
+    def __init__(self, path):
+        self.path = path
+        self.versions = 0
+        self.swapped_at = 0.0  # on the monotonic clock
+        path.mkdir()
+
+    def put(self, name, text):
+        """Whole, by a rename."""
+        fresh = self.path / f".{name}.new"
+        fresh.write_text(text)
+        os.rename(fresh, self.path / name)
+
+    def write_in_place(self, name, text):
+        (self.path / name).write_text(text)
+
+    def remove(self, name):
+        (self.path / name).unlink()
+
+    def swap_config_map(self, files):
+        """A ConfigMap's next version, step by step as the kubelet makes it."""
+        self.versions += 1
+        version = f"..2026_01_01_00_00_00.{self.versions:09d}"
+        (self.path / version).mkdir()
+        for name, text in files.items():
+            (self.path / version / name).write_text(text)
+        data = self.path / "..data"
+        old = os.readlink(data) if data.is_symlink() else None
+        os.symlink(version, self.path / "..data_tmp")
+        self.swapped_at = time.monotonic()
+        os.rename(self.path / "..data_tmp", data)
+        for name in files:
+            if not (self.path / name).is_symlink():
+                os.symlink(f"..data/{name}", self.path / name)
+        for entry in self.path.iterdir():
+            if entry.is_symlink() and entry.name not in {"..data", *files}:
+                entry.unlink()
+        if old:
+            shutil.rmtree(self.path / old)
+
+
 class Backend:
     """Where the control daemon's programs and CUDA's library are.
 
@@ -189,9 +248,11 @@ class Supervisor:
         os.chmod(self.root, 0o755)
         self.run = self.root / "run"
         self.state = self.root / "state"
+        self.policies = PolicyDirectory(self.root / "policies")
         self.settings = {
             "runDir": str(self.run),
             "stateDir": str(self.state),
+            "policyDir": str(self.policies.path),
             "devices": [
                 {
                     "uuid": f"GPU-00000000-0000-0000-0000-{n:012d}",
@@ -317,6 +378,9 @@ class Supervisor:
 
     def instance(self, name="gpu0.shared"):
         return self.get(f"/v1/instances/{name}")
+
+    def instance_ids(self):
+        return [instance["id"] for instance in self.get("/v1/instances")]
 
     # -- paths and programs --
 
