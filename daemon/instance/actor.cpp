@@ -78,7 +78,7 @@ void Actor::start(const std::optional<FoundDaemon>& found) {
   restore();
   auto ready = layout_.make();
   // A daemon that runs is taken up whatever else is wrong: one is never started beside it.
-  if (found && take_up(*found)) return;
+  if (found && take_up(*found, false)) return;
   if (ready) {
     // Nobody listens behind what an earlier supervisor left there.
     carry_out(CloseDoor{});
@@ -86,6 +86,12 @@ void Actor::start(const std::optional<FoundDaemon>& found) {
   }
   if (log_) follower_.drain(*log_);
   give(StartWanted{});
+}
+
+void Actor::drain(const FoundDaemon& found) {
+  restore();
+  (void)layout_.make();
+  (void)take_up(found, true);
 }
 
 void Actor::restore() {
@@ -100,7 +106,7 @@ void Actor::restore() {
 
 // Its output is followed through its own descriptor, whatever became of the file's name. False if
 // it is gone, or cannot be watched (no descriptors): then Layout::sweep() refuses to start another.
-bool Actor::take_up(FoundDaemon found) {
+bool Actor::take_up(FoundDaemon found, bool only_drain) {
   auto child = process::Child::adopt(executor_, found.pid, found.start_ticks);
   if (!child) return false;
   if (auto followed = follow_output_of(found.pid); !followed) log_failed(followed.error());
@@ -112,7 +118,7 @@ bool Actor::take_up(FoundDaemon found) {
   found.servers = servers_of(proc_, found.pid);
   daemon_ = std::make_shared<process::Child>(std::move(*child));
   ++generation_;
-  give(DaemonFound{found.pid, found.servers});
+  give(DaemonFound{found.pid, found.servers, only_drain});
   watch_daemon();
   return true;
 }

@@ -53,6 +53,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // Reads what the log says since the last supervisor, then takes up the daemon that was found, or
   // starts one.
   void start(const std::optional<FoundDaemon>& found);
+  // Takes up a daemon that nothing wants, as it is, to end it when its clients have gone. Nothing
+  // is started where it ended meanwhile.
+  void drain(const FoundDaemon& found);
 
   // A verb: DrainWanted, UndrainWanted, RestartWanted or ShutdownWanted. A refusal says why.
   std::optional<VerbRefused> ask(const Input& verb);
@@ -95,7 +98,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
 
   Result<process::Child> spawn();
   Result<void> follow_log(UniqueFd file);
-  bool take_up(FoundDaemon found);
+  bool take_up(FoundDaemon found, bool only_drain);
   Result<void> follow_output_of(pid_t pid);
   void log_failed(const Error& error);
   void restore();

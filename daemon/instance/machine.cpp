@@ -73,6 +73,10 @@ void Machine::handle(const DaemonFound& found) {
   emit("control_adopted",
        "took over the control daemon of an earlier supervisor, pid " + std::to_string(daemon_),
        {{"pid", std::to_string(daemon_)}});
+  if (found.only_drain) {
+    limits_given_ = false;
+    return begin_drain();
+  }
   act(SetTimer{Timer::start_deadline, settings_.start_deadline});
   configure();
 }
@@ -154,6 +158,7 @@ void Machine::daemon_is_down() {
   limits_confirmed_ = false;
   limits_changed_ = false;
   server_missed_limits_ = false;
+  refused_delay_ = Milliseconds{0};
   failures_ = 0;
   wedge_reported_ = false;
   probe_soon_ = false;
@@ -306,7 +311,8 @@ void Machine::handle(const DrainWanted&) {
       begin_drain();
       return;
     case State::starting:
-      if (daemon_ != 0 && adopted_ && ending_ == Ending::none) {
+      // Taken over, or undrained a moment ago: it may have clients.
+      if (daemon_ != 0 && was_ready_ && ending_ == Ending::none) {
         begin_drain();
         return;
       }
@@ -334,10 +340,20 @@ void Machine::handle(const UndrainWanted&) {
   if (state_ == State::stopped) {
     start();
   } else if (state_ == State::draining && ending_ == Ending::none) {
+    if (!limits_confirmed_) return serve_once_configured();
     enter(State::ready);
     act(OpenDoor{});
     emit("undrained", "newcomers are let in again");
   }
+}
+
+// It was drained while its limits changed, or was found left over, with limits of its own time.
+void Machine::serve_once_configured() {
+  enter(State::starting);
+  act(CancelTimer{Timer::next_probe});
+  act(SetTimer{Timer::start_deadline, settings_.start_deadline});
+  emit("undrained", "newcomers are let in again once its limits are set");
+  configure();
 }
 
 void Machine::handle(const RestartWanted&) {
@@ -363,7 +379,7 @@ void Machine::handle(const ShutdownWanted&) {
 // them, else with the next start. A batch that is under way asks for the old ones: its end sets the
 // new ones.
 void Machine::handle(const LimitsWanted& wanted) {
-  if (settings_.limits == wanted.limits) return;
+  if (std::exchange(limits_given_, true) && settings_.limits == wanted.limits) return;
   settings_.limits = wanted.limits;
   limits_confirmed_ = false;
   limits_changed_ = serving();

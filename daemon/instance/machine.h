@@ -37,10 +37,12 @@ using Milliseconds = std::chrono::milliseconds;
 // ---- what happened ----
 
 struct StartWanted {};
-// A control daemon of an earlier supervisor runs; `servers` are its children.
+// A control daemon of an earlier supervisor runs; `servers` are its children. Where nothing wants
+// it any more it is only drained: what it grants stays as it is.
 struct DaemonFound {
   pid_t pid = 0;
   std::vector<pid_t> servers;
+  bool only_drain = false;
 };
 struct DaemonSpawned {
   pid_t pid = 0;
@@ -259,6 +261,7 @@ class Machine {
   void begin_ready(const control::Answered& answered);
   void configure();
   void configure_later(std::string trouble);
+  void limits_refused(std::string wrong);
   void probe_in(Milliseconds delay);
   void probe_soon();  // somebody came: whether MPS serves it is asked once, not for each
   void run_probe();
@@ -278,6 +281,7 @@ class Machine {
   void see_clients(const control::Answer& answer);
   void drop_client(pid_t pid);
   void begin_drain();
+  void serve_once_configured();
   void stop_if_drained();
   void enter(State state);
   void emit(std::string kind, std::string message,
@@ -322,9 +326,11 @@ class Machine {
   bool accept_waits_ = false;   // its last line is "Accepting connection..."
   bool accept_timer_ = false;
   TimePoint accept_since_{};
+  bool limits_given_ = true;  // false: of what is only to be drained nobody knows what it may have
   bool limits_confirmed_ = false;
   bool limits_changed_ = false;        // and not confirmed since, while serving
-  bool server_missed_limits_ = false;  // it was starting while they were set
+  bool server_missed_limits_ = false;  // the next one may have started before they were set
+  Milliseconds refused_delay_{0};      // the daemon did not take them; 0: it did
   TimePoint ready_at_{};
   Milliseconds configure_delay_{0};
   unsigned failures_ = 0;  // probes in a row that nothing explains

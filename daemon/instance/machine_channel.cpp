@@ -171,21 +171,37 @@ void Machine::handle(const ConfigureDone& done) {
   failures_ = 0;
   if (plan_.wanted != settings_.limits) return configure();  // changed while it was under way
   auto wrong = mismatch(*answered);
-  if (!wrong.empty()) {
-    limits_confirmed_ = false;
-    last_error_ = wrong;
-    if (state_ == State::starting) return configure_later(std::move(wrong));
-    return probe_in(k_soon);
-  }
+  if (!wrong.empty()) return limits_refused(std::move(wrong));
+  const bool other_server = server_ && server_->pid != 0 && server_->pid != plan_.server;
+  if (other_server && server_->status != ServerStatus::starting) return configure();
   limits_confirmed_ = true;
-  server_missed_limits_ = plan_.server == 0 && server_ && server_->status == ServerStatus::starting;
+  refused_delay_ = Milliseconds{0};
+  // The next server to become ready may have registered before they were set.
+  server_missed_limits_ =
+      plan_.server == 0 && (other_server || limits_changed_ || server_missed_limits_);
   if (state_ == State::starting) return begin_ready(*answered);
   if (!serving()) return;
   last_error_.clear();
-  probe_in(state_ == State::draining ? Milliseconds{0} : settings_.probe_interval);
+  probe_in(state_ == State::draining ? Milliseconds{0}
+           : probe_soon_             ? std::min(settings_.probe_interval, k_soon)
+                                     : settings_.probe_interval);
   if (!std::exchange(limits_changed_, false)) return;
   emit("limits_changed", "each new client gets at most " + describe_limits(settings_.limits) +
                              "; running clients keep what they have");
+}
+
+void Machine::limits_refused(std::string wrong) {
+  limits_confirmed_ = false;
+  last_error_ = wrong;
+  if (state_ == State::starting) return configure_later(std::move(wrong));
+  const bool first = refused_delay_ == Milliseconds{0};
+  refused_delay_ = std::min(std::max(refused_delay_ * 2, k_soon), settings_.probe_interval);
+  probe_in(refused_delay_);
+  if (first) {
+    emit("limits_not_applied", wrong +
+                                   "; new clients may get what was in force before, and it is "
+                                   "tried again");
+  }
 }
 
 void Machine::begin_ready(const control::Answered& answered) {
@@ -202,6 +218,8 @@ void Machine::begin_ready(const control::Answered& answered) {
   budget_.succeeded();
   start_trouble_.clear();
   last_error_.clear();
+  limits_changed_ = false;  // "ready" says them
+  probe_soon_ = false;
   act(OpenDoor{});
   probe_in(clients_known_ ? settings_.probe_interval : Milliseconds{0});
   emit("ready", "serving; each client gets at most " + describe_limits(settings_.limits),
@@ -229,7 +247,9 @@ void Machine::run_probe() {
 
 void Machine::handle(const ProbeDone& done) {
   batch_running_ = false;
-  if (daemon_ == 0 || !serving() || ending_ != Ending::none) return;
+  if (daemon_ == 0 || ending_ != Ending::none) return;
+  if (state_ == State::starting) return configure();  // undrained meanwhile
+  if (!serving()) return;
   const auto* answered = answers_to(done.outcome, plan_.size);
   if (answered == nullptr) return not_answered(done.outcome);
   failures_ = 0;
@@ -237,7 +257,8 @@ void Machine::handle(const ProbeDone& done) {
   channel_ok();
   probe_in(settings_.probe_interval);
   const bool current = plan_.wanted == settings_.limits;
-  if (const auto wrong = mismatch(*answered); current && !wrong.empty()) {
+  if (const auto wrong = limits_given_ ? mismatch(*answered) : std::string();
+      current && !wrong.empty()) {
     // Once for each time that they were right before: what setting does not cure is no news.
     if (std::exchange(limits_confirmed_, false)) {
       ++drifted_;
@@ -246,7 +267,7 @@ void Machine::handle(const ProbeDone& done) {
   }
   read_state(*answered);
   end_idle_orphans();
-  if (!limits_confirmed_) configure();
+  if (limits_given_ && !limits_confirmed_) configure();
   stop_if_drained();
 }
 

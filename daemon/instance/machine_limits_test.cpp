@@ -170,6 +170,112 @@ TEST_CASE("a draining instance takes them, and lets nobody in for it") {
   CHECK(kit.machine.state() == State::draining);
 }
 
+TEST_CASE("a server that became ready while they were being set is set too, before they count") {
+  Kit kit;
+  kit.make_ready();
+  kit.line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list");
+  kit.line("Starting new server 500 for user 1000");
+  kit.give(LimitsWanted{k_quarter});
+  kit.line("NEW SERVER 500: Ready");
+  const auto again = kit.give(kit.configured(quarter(), {"500"}));
+  CHECK(again == Lines{"cancel configure_again", "run configure"});
+  CHECK_FALSE(kit.machine.limits_confirmed());
+  // The probe that the server's start asked for is not put off by it.
+  CHECK(kit.give(kit.configured(quarter(), {"500"}, Lines{"900"})) ==
+        Lines{"set next_probe 1s", k_changed});
+}
+
+TEST_CASE("a server whose start is read after they were set may have missed them") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(LimitsWanted{k_quarter});
+  kit.give(kit.configured(quarter()));
+  kit.line("Starting new server 500 for user 1000");
+  CHECK(has(kit.line("NEW SERVER 500: Ready"), "run configure"));
+  kit.give(kit.configured(quarter(), {"500"}, Lines{"900"}));
+  // The one after it starts with them.
+  kit.line("Server 500 exited with status 0");
+  kit.line("Starting new server 501 for user 1000");
+  CHECK_FALSE(has(kit.line("NEW SERVER 501: Ready"), "run configure"));
+  CHECK(kit.machine.drifted() == 0);
+}
+
+TEST_CASE("a daemon that does not take them is asked ever more rarely, and it is said once") {
+  Kit kit;
+  kit.make_ready();
+  kit.give(LimitsWanted{k_quarter});
+  CHECK(kit.give(kit.configured()) ==
+        Lines{"set next_probe 1s",
+              "emit limits_not_applied: active thread percentage: 25 % was set, the daemon says "
+              "\"100.0\"; new clients may get what was in force before, and it is tried again"});
+  for (const char* delay : {"2s", "4s", "8s", "16s", "30s", "30s"}) {
+    kit.due(Timer::next_probe);
+    CHECK(has(kit.give(Kit::probed()), "run configure"));
+    CHECK(kit.give(kit.configured()) == Lines{std::string("set next_probe ") + delay});
+  }
+  CHECK(kit.machine.drifted() == 0);
+  kit.due(Timer::next_probe);
+  kit.give(Kit::probed());
+  CHECK(has(kit.give(kit.configured(quarter())), k_changed));
+}
+
+TEST_CASE("an instance that is undrained serves once the limits of meanwhile are in force") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(DrainWanted{});
+  kit.give(LimitsWanted{k_quarter});
+  CHECK(kit.give(UndrainWanted{}) ==
+        Lines{"cancel next_probe", "set start_deadline 10s",
+              "emit undrained: newcomers are let in again once its limits are set"});
+  SUBCASE("they are") {
+    const auto lines = kit.give(kit.configured(quarter(), {"500"}, Lines{"900"}));
+    CHECK(has(lines, "open-door"));
+    CHECK(has(lines, "emit ready: serving; each client gets at most 25 % of the SMs, 10Gi"));
+    CHECK_FALSE(has(lines, k_changed));
+  }
+  SUBCASE("nobody answers: its clients keep it from being ended") {
+    kit.give(ConfigureDone{control::Busy{4711, "bash"}});
+    CHECK(kit.due(Timer::start_deadline) == Lines{"set start_deadline 10s"});
+    kit.give(DrainWanted{});
+    CHECK(kit.machine.state() == State::draining);
+    CHECK(kit.machine.running_clients() == 1);
+  }
+}
+
+TEST_CASE("an undrain during a probe configures after it") {
+  Kit kit;
+  kit.make_busy();
+  kit.give(DrainWanted{});
+  kit.due(Timer::next_probe);
+  kit.give(LimitsWanted{k_quarter});
+  kit.give(UndrainWanted{});
+  CHECK(has(kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900"})), "run configure"));
+  CHECK(kit.machine.state() == State::starting);
+}
+
+TEST_CASE("what is only to be drained keeps its limits, whatever they are") {
+  Kit kit;
+  const auto found = kit.give(DaemonFound{100, {500}, true});
+  CHECK(found.back() == "set next_probe 0s");
+  CHECK_FALSE(has(found, "run configure"));
+  CHECK(kit.machine.state() == State::draining);
+  kit.due(Timer::next_probe);
+  const auto probed = kit.give(Kit::probed(quarter(), {"500"}, Lines{"900"}));
+  CHECK_FALSE(has(probed, "run configure"));
+  CHECK(kit.machine.drifted() == 0);
+  CHECK(kit.machine.running_clients() == 1);
+  SUBCASE("its last client goes") {
+    const auto lines = kit.give(ClientEnded{900});
+    CHECK(lines.back() == "set stop_rung 8s");
+  }
+  SUBCASE("it is wanted again, with the limits that it was never given") {
+    CHECK(has(kit.give(LimitsWanted{{}}), "run configure"));
+    kit.give(UndrainWanted{});
+    CHECK(kit.machine.state() == State::starting);
+    CHECK(has(kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900"})), "open-door"));
+  }
+}
+
 TEST_CASE("a daemon that is being ended is left to its end") {
   Kit kit;
   kit.make_ready();
