@@ -179,14 +179,15 @@ def measure_limits(supervisor, count, times):
 
 def measure_reloads(supervisor, policies, times):
     """From the swap of a ConfigMap in which every file is another until all are in force."""
-    supervisor.policies.swap_config_map({})
+    supervisor.policies.swap_config_map(many_policies(policies, 0))  # its links come one by one
+    harness.wait_until(
+        lambda: supervisor.get("/v1/status")["policies"]["count"] == policies, "the first of them")
     seen = []
-    for version in range(times + 1):
+    for version in range(1, times + 1):
         mark = supervisor.get("/v1/status")["lastEventId"]
         supervisor.policies.swap_config_map(many_policies(policies, version))
         changed = supervisor.events.wait("policies_changed", mark)
-        if version > 0:  # the first makes them
-            seen.append(supervisor.events.arrivals[changed["id"]] - supervisor.policies.swapped_at)
+        seen.append(supervisor.events.arrivals[changed["id"]] - supervisor.policies.swapped_at)
     return row(seen), resident_mib(supervisor.process.pid)
 
 
