@@ -43,49 +43,133 @@ struct Unit {
 
 constexpr std::array<Unit, 4> k_time_units{{{"ms", 1}, {"s", 1e3}, {"m", 60e3}, {"h", 3600e3}}};
 
-constexpr std::array<Unit, 11> k_byte_units{{{"Ki", 1024.0},
-                                             {"Mi", 1048576.0},
-                                             {"Gi", 1073741824.0},
-                                             {"Ti", 1099511627776.0},
-                                             {"Pi", 1125899906842624.0},
-                                             {"k", 1e3},
-                                             {"M", 1e6},
-                                             {"G", 1e9},
-                                             {"T", 1e12},
-                                             {"P", 1e15},
-                                             {"", 1}}};
+// What an amount of bytes is a multiple of: 2^60 at most, for `whole_part` and `fraction_part`.
+struct ByteUnit {
+  std::string_view suffix;
+  std::uint64_t factor;
+};
 
-// How many bytes the character at the beginning of `text` has in UTF-8; 0 for a control character
-// (C0, DEL, C1) and for what is no UTF-8: cut short, overlong, a surrogate, beyond U+10FFFF.
-std::size_t character_length(std::string_view text) {
-  const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
-  const unsigned lead = byte(0);
-  if (lead < 0x80) return lead >= 0x20 && lead != 0x7f ? 1 : 0;
-  const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  std::uint32_t code = lead & (0xffU >> (length + 1));
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xc0U) != 0x80U) return 0;
-    code = code << 6U | (byte(i) & 0x3fU);
-  }
-  constexpr std::array<std::uint32_t, 5> k_smallest{0, 0, 0xa0, 0x800, 0x10000};
-  const bool surrogate = code >= 0xd800 && code <= 0xdfff;
-  return code < k_smallest[length] || surrogate || code > 0x10ffff ? 0 : length;
+constexpr std::uint64_t k_kilo = 1000;
+
+constexpr std::array<ByteUnit, 13> k_byte_units{
+    {{"Ki", std::uint64_t{1} << 10U},
+     {"Mi", std::uint64_t{1} << 20U},
+     {"Gi", std::uint64_t{1} << 30U},
+     {"Ti", std::uint64_t{1} << 40U},
+     {"Pi", std::uint64_t{1} << 50U},
+     {"Ei", std::uint64_t{1} << 60U},
+     {"k", k_kilo},
+     {"M", k_kilo* k_kilo},
+     {"G", k_kilo* k_kilo* k_kilo},
+     {"T", k_kilo* k_kilo* k_kilo* k_kilo},
+     {"P", k_kilo* k_kilo* k_kilo* k_kilo* k_kilo},
+     {"E", k_kilo* k_kilo* k_kilo* k_kilo* k_kilo* k_kilo},
+     {"", 1}}};
+
+struct Character {
+  std::size_t length = 0;  // in bytes; 0: no UTF-8, cut short, overlong, a surrogate, too large
+  bool control = false;
+};
+
+// C0, DEL, C1; what ends a line for some programs and not for others; and no characters.
+bool is_control(std::uint32_t code) {
+  return code < 0x20 || (code >= 0x7f && code < 0xa0) || code == 0x2028 || code == 0x2029 ||
+         code == 0xfffe || code == 0xffff;
 }
 
-template <std::size_t N>
-std::optional<double> parse_with_unit(std::string_view text, const std::array<Unit, N>& units) {
-  const auto digits = text.find_first_not_of("0123456789.");
-  const auto number = text.substr(0, digits);
-  const auto suffix = digits == std::string_view::npos ? std::string_view{} : text.substr(digits);
-  // from_chars would take "inf", an exponent and a leading '.'; none of them is meant here.
-  if (number.empty() || number.front() == '.' || number.back() == '.') return std::nullopt;
-  const auto value = parse_number<double>(number);
-  if (!value) return std::nullopt;
-  for (const auto& unit : units) {
-    if (unit.suffix == suffix) return *value * unit.factor;
+// The one that `text` begins with.
+Character first_character(std::string_view text) {
+  const auto byte = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return {1, is_control(lead)};
+  const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return {};
+  std::uint32_t code = lead & (0xffU >> (length + 1));
+  for (std::size_t i = 1; i < length; ++i) {
+    if ((byte(i) & 0xc0U) != 0x80U) return {};
+    code = code << 6U | (byte(i) & 0x3fU);
   }
-  return std::nullopt;
+  constexpr std::array<std::uint32_t, 5> k_smallest{0, 0, 0x80, 0x800, 0x10000};
+  const bool surrogate = code >= 0xd800 && code <= 0xdfff;
+  if (code < k_smallest[length] || surrogate || code > 0x10ffff) return {};
+  return {length, is_control(code)};
+}
+
+constexpr std::uint64_t k_most = std::numeric_limits<std::uint64_t>::max();
+constexpr std::string_view k_digits = "0123456789";
+
+// A decimal number and what stands behind it; nullopt where it does not begin with "1" or "1.5".
+struct Decimal {
+  std::string_view whole, fraction, suffix;
+};
+
+std::optional<Decimal> split_decimal(std::string_view text) {
+  const auto size = [](std::string_view part) {
+    return std::min(part.find_first_not_of(k_digits), part.size());
+  };
+  Decimal out;
+  out.whole = text.substr(0, size(text));
+  text.remove_prefix(out.whole.size());
+  if (text.starts_with('.')) {
+    text.remove_prefix(1);
+    out.fraction = text.substr(0, size(text));
+    if (out.fraction.empty()) return std::nullopt;
+    text.remove_prefix(out.fraction.size());
+  }
+  out.suffix = text;
+  return out.whole.empty() ? std::nullopt : std::optional(out);
+}
+
+std::uint64_t digit(char character) {
+  return static_cast<std::uint64_t>(character - '0');
+}
+
+// digits × factor; k_most where it is more than that.
+std::uint64_t whole_part(std::string_view digits, std::uint64_t factor) {
+  std::uint64_t value = 0;
+  for (const char character : digits) {
+    if (value > (k_most - digit(character)) / 10) return k_most;
+    value = value * 10 + digit(character);
+  }
+  return value > k_most / factor ? k_most : value * factor;
+}
+
+// 0.digits × factor, rounded down. Exact, as no double would be: dividing a rounded down number
+// by ten and rounding down is as good as rounding down at the end.
+std::uint64_t fraction_part(std::string_view digits, std::uint64_t factor) {
+  std::uint64_t value = 0;
+  for (auto at = digits.rbegin(); at != digits.rend(); ++at) {
+    value = (value + digit(*at) * factor) / 10;
+  }
+  return value;
+}
+
+std::uint64_t multiply(std::string_view whole, std::string_view fraction, std::uint64_t factor) {
+  const auto large = whole_part(whole, factor);
+  const auto small = fraction_part(fraction, factor);
+  return large > k_most - small ? k_most : large + small;
+}
+
+// With the decimal point moved. Three digits are more than any amount of memory needs.
+std::optional<std::uint64_t> with_exponent(const Decimal& number) {
+  auto text = number.suffix.substr(1);
+  const bool negative = text.starts_with('-');
+  if (negative || text.starts_with('+')) text.remove_prefix(1);
+  const auto exponent = text.size() <= 3 ? parse_number<std::uint16_t>(text) : std::nullopt;
+  if (!exponent) return std::nullopt;
+  std::string whole(number.whole);
+  std::string fraction(number.fraction);
+  if (negative) {
+    const auto zeros = *exponent - std::min<std::size_t>(*exponent, whole.size());
+    const auto moved = *exponent - zeros;
+    fraction = std::string(zeros, '0') + whole.substr(whole.size() - moved) + fraction;
+    whole.erase(whole.size() - moved);
+  } else {
+    fraction.resize(std::max<std::size_t>(*exponent, fraction.size()), '0');
+    whole += fraction.substr(0, *exponent);
+    fraction.erase(0, *exponent);
+  }
+  return multiply(whole, fraction, 1);
 }
 
 }  // namespace
@@ -118,10 +202,16 @@ std::vector<std::string_view> split_whitespace(std::string_view text) {
 }
 
 std::optional<std::chrono::milliseconds> parse_duration(std::string_view text) {
-  const auto value = parse_with_unit(text, k_time_units);
+  const auto decimal = split_decimal(text);
+  if (!decimal) return std::nullopt;
+  const auto* unit = std::find_if(k_time_units.begin(), k_time_units.end(),
+                                  [&](const auto& one) { return one.suffix == decimal->suffix; });
+  const auto number = parse_number<double>(text.substr(0, text.size() - decimal->suffix.size()));
+  if (unit == k_time_units.end() || !number) return std::nullopt;
+  const auto value = *number * unit->factor;
   // A year is longer than anything that is meant here, and far from overflow.
-  if (!value || *value > 365.0 * 24 * 3600e3) return std::nullopt;
-  return std::chrono::milliseconds(static_cast<std::int64_t>(std::llround(*value)));
+  if (value > 365.0 * 24 * 3600e3) return std::nullopt;
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::llround(value)));
 }
 
 std::string format_duration(std::chrono::milliseconds value) {
@@ -133,12 +223,15 @@ std::string format_duration(std::chrono::milliseconds value) {
 }
 
 std::optional<std::uint64_t> parse_quantity(std::string_view text) {
-  if (const auto whole = parse_number<std::int64_t>(text); whole && text.front() != '-') {
-    return static_cast<std::uint64_t>(*whole);
+  const auto decimal = split_decimal(text);
+  if (!decimal) return std::nullopt;
+  for (const auto& unit : k_byte_units) {
+    if (unit.suffix == decimal->suffix) {
+      return multiply(decimal->whole, decimal->fraction, unit.factor);
+    }
   }
-  const auto value = parse_with_unit(text, k_byte_units);
-  if (!value || *value >= 9.2e18) return std::nullopt;
-  return static_cast<std::uint64_t>(*value);
+  const bool exponent = decimal->suffix.starts_with('e') || decimal->suffix.starts_with('E');
+  return exponent ? with_exponent(*decimal) : std::nullopt;
 }
 
 std::string format_mebibytes(std::uint64_t mebibytes) {
@@ -148,10 +241,13 @@ std::string format_mebibytes(std::uint64_t mebibytes) {
 
 std::optional<std::string_view> did_you_mean(std::string_view word,
                                              std::span<const std::string_view> candidates) {
+  // Beyond that nothing is misspelt: it is something else.
+  constexpr std::size_t k_longest_word = 64;
+  if (word.size() > k_longest_word) return std::nullopt;
   std::optional<std::string_view> best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const auto candidate : candidates) {
-    const auto distance = edit_distance(word.substr(0, 64), candidate);
+    const auto distance = edit_distance(word, candidate);
     if (distance < best_distance) {
       best = candidate;
       best_distance = distance;
@@ -187,17 +283,10 @@ std::optional<std::chrono::system_clock::time_point> parse_time(std::string_view
 
 std::optional<OddCharacter> find_odd_character(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
-    const auto lead = static_cast<unsigned char>(text[at]);
-    if (lead == '\t' || lead == '\n' || lead == '\r') {
-      ++at;
-      continue;
-    }
-    const auto length = character_length(text.substr(at));
-    if (length == 0) {
-      const bool c1 = lead == 0xc2 && at + 1 < text.size() &&
-                      (static_cast<unsigned char>(text[at + 1]) & 0xe0U) == 0x80U;
-      return OddCharacter{at, lead < 0x20 || lead == 0x7f || c1};
-    }
+    const auto [length, control] = first_character(text.substr(at));
+    const bool blank = text[at] == '\t' || text[at] == '\n' || text[at] == '\r';
+    if (length == 0) return OddCharacter{at, 1, false};
+    if (control && !blank) return OddCharacter{at, length, true};
     at += length;
   }
   return std::nullopt;
@@ -207,10 +296,10 @@ std::string printable(std::string_view text, std::size_t limit) {
   std::string out;
   std::size_t taken = 0;
   while (taken < text.size()) {
-    const auto length = character_length(text.substr(taken));
-    const auto step = length == 0 ? 1 : length;
+    const auto [length, control] = first_character(text.substr(taken));
+    const auto step = length == 0 || control ? 1 : length;
     if (taken + step > limit) return out + "…";
-    if (length == 0) {
+    if (length == 0 || control) {
       std::array<char, 5> escaped{};
       std::snprintf(escaped.data(), escaped.size(), "\\x%02x",
                     static_cast<unsigned char>(text[taken]));

@@ -143,11 +143,11 @@ TEST_CASE("a policy is for the devices that it names") {
   const struct {
     const char* devices;
     bool on_gpu0, on_gpu1, on_mig;
-  } cases[] = {{"[\"*\"]", true, true, true},      {"[0]", true, false, true},
-               {"[\"0\", 1]", true, true, true},   {"[\"0:3\"]", false, false, true},
-               {"[0:3]", false, false, true},      {"[\"0:2\"]", false, false, false},
-               {"[\"1:3\"]", false, false, false}, {"[GPU-1]", false, true, false},
-               {"[MIG-3]", false, false, true},    {"[GPU-9, \"*\"]", true, true, true}};
+  } cases[] = {{"[\"*\"]", true, true, true},          {"[0]", true, false, true},
+               {"[\"0\", 1]", true, true, true},       {"[\"0:3\"]", false, false, true},
+               {"[\"*\", \"0:3\"]", true, true, true}, {"[\"0:2\"]", false, false, false},
+               {"[\"1:3\"]", false, false, false},     {"[GPU-1]", false, true, false},
+               {"[MIG-3]", false, false, true},        {"[GPU-9, \"*\"]", true, true, true}};
   for (const auto& one : cases) {
     CAPTURE(one.devices);
     const auto generation = in_force({doc("a", std::string("  devices: ") + one.devices + "\n")});

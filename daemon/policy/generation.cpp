@@ -1,7 +1,8 @@
 #include "policy/generation.h"
 
 #include <algorithm>
-#include <optional>
+#include <compare>
+#include <functional>
 #include <set>
 #include <utility>
 
@@ -43,6 +44,7 @@ Candidate read(const SourceFile& source, AcceptedPtr last,
   auto& errors = candidate.file.errors;
   if (!source.trouble.empty()) {
     errors.push_back(printable(source.name, 255) + ": " + source.trouble);
+    candidate.file.claims = likely_claims(source.text);
     return candidate;
   }
   if (candidate.last && candidate.last->text == source.text) {
@@ -61,9 +63,11 @@ Candidate read(const SourceFile& source, AcceptedPtr last,
   return candidate;
 }
 
+using Names = std::set<std::string, std::less<>>;
+
 // What only one policy may have: its namespace, and the name of each instance of its own.
-std::set<std::string> holdings(const Policy& policy, const std::vector<DeviceFacts>& devices) {
-  std::set<std::string> held{policy.subject};
+Names holdings(const Policy& policy, const std::vector<DeviceFacts>& devices) {
+  Names held{policy.subject};
   if (policy.isolation.value != Isolation::dedicated) return held;
   for (const auto& device : devices) {
     if (names(policy, device)) {
@@ -71,20 +75,6 @@ std::set<std::string> holdings(const Policy& policy, const std::vector<DeviceFac
     }
   }
   return held;
-}
-
-struct Holder {
-  std::size_t candidate = 0;
-  const Policy* policy = nullptr;
-};
-
-bool held_before(const Candidate& candidate, const std::string& name,
-                 const std::vector<DeviceFacts>& devices) {
-  if (!candidate.last) return false;
-  const auto& policies = candidate.last->policies;
-  return std::any_of(policies.begin(), policies.end(), [&](const Policy& policy) {
-    return holdings(policy, devices).contains(name);
-  });
 }
 
 std::string conflict(const std::string& name, const Policy& mine, const Policy& other) {
@@ -97,47 +87,93 @@ std::string conflict(const std::string& name, const Policy& mine, const Policy& 
          place(other, other.mark) + ": \"dedicated\"";
 }
 
-// Files that stand for a name that is another's fall back to what they said last. One round; true
-// if something changed. What stood together before cannot conflict, so the rounds come to an end.
-bool settle_conflicts(std::vector<Candidate>& candidates, const std::vector<DeviceFacts>& devices) {
-  std::map<std::string, std::vector<Holder>> held;
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    if (!candidates[i].standing()) continue;
-    for (const auto& policy : candidates[i].standing()->policies) {
-      for (const auto& name : holdings(policy, devices)) held[name].push_back({i, &policy});
+// Files that stand for a name that is another's fall back to what they said last, and from there to
+// nothing. Who falls in one round is found before anybody falls, so that no order of files matters.
+// After the first round only the names are looked at that somebody fell back to: each file falls
+// twice at most, however long the chain of those that fall because of each other.
+class Settlement {
+ public:
+  Settlement(std::vector<Candidate>& candidates, const std::vector<DeviceFacts>& devices)
+      : candidates_(candidates), devices_(devices), held_before_(candidates.size()) {
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      stand(i);
+      if (!candidates[i].last) continue;
+      for (const auto& policy : candidates[i].last->policies) {
+        held_before_[i].merge(holdings(policy, devices));
+      }
     }
   }
-  std::vector<std::pair<std::size_t, std::string>> falls;
-  for (const auto& [name, holders] : held) {
-    if (holders.size() < 2) continue;
+
+  void run() {
+    while (!open_.empty()) {
+      std::set<std::size_t> fallen;
+      for (const auto& name : std::exchange(open_, {})) {
+        for (const auto index : complain(name)) fallen.insert(index);
+      }
+      for (const auto index : fallen) withdraw(index);
+      for (const auto index : fallen) stand(index);
+    }
+  }
+
+ private:
+  struct Holder {
+    std::size_t candidate = 0;
+    const Policy* policy = nullptr;
+    auto operator<=>(const Holder&) const = default;
+  };
+
+  template <typename Each>
+  void for_each_holding(std::size_t index, const Each& each) {
+    const auto& standing = candidates_[index].standing();
+    if (!standing) return;
+    for (const auto& policy : standing->policies) {
+      for (const auto& name : holdings(policy, devices_)) each(name, Holder{index, &policy});
+    }
+  }
+
+  void stand(std::size_t index) {
+    for_each_holding(index, [this](const std::string& name, const Holder& holder) {
+      held_[name].insert(holder);
+      open_.insert(name);
+    });
+  }
+
+  // One that stands for what it said last already has nothing further to fall back to.
+  void withdraw(std::size_t index) {
+    for_each_holding(index, [this](const std::string& name, const Holder& holder) {
+      held_[name].erase(holder);
+    });
+    auto& candidate = candidates_[index];
+    const bool stood_for_new = candidate.fresh && candidate.fresh != candidate.last;
+    candidate.fresh.reset();
+    if (!stood_for_new) candidate.last.reset();
+  }
+
+  // Who has to fall because of this name: all but the one that had it before.
+  std::vector<std::size_t> complain(const std::string& name) {
+    std::vector<std::size_t> falling;
+    const auto& holders = held_[name];
+    if (holders.size() < 2) return falling;
     const auto incumbent = std::find_if(holders.begin(), holders.end(), [&](const Holder& holder) {
-      return held_before(candidates[holder.candidate], name, devices);
+      return candidates_[holder.candidate].last && held_before_[holder.candidate].contains(name);
     });
     for (auto holder = holders.begin(); holder != holders.end(); ++holder) {
       if (holder == incumbent) continue;
       auto other = incumbent != holders.end() ? incumbent : holders.begin();
       if (other == holder) ++other;
-      falls.emplace_back(holder->candidate, conflict(name, *holder->policy, *other->policy));
+      auto& errors = candidates_[holder->candidate].file.errors;
+      errors.push_back(conflict(name, *holder->policy, *other->policy));
+      falling.push_back(holder->candidate);
     }
+    return falling;
   }
-  std::set<std::size_t> fallen;
-  for (auto& [index, error] : falls) {
-    auto& candidate = candidates[index];
-    candidate.file.errors.push_back(std::move(error));
-    // One that stands for what it said last already has nothing further to fall back to.
-    fallen.insert(index);
-  }
-  for (const auto index : fallen) {
-    auto& candidate = candidates[index];
-    if (candidate.fresh && candidate.fresh != candidate.last) {
-      candidate.fresh.reset();
-    } else {
-      candidate.fresh.reset();
-      candidate.last.reset();
-    }
-  }
-  return !fallen.empty();
-}
+
+  std::vector<Candidate>& candidates_;
+  const std::vector<DeviceFacts>& devices_;
+  std::vector<Names> held_before_;
+  std::map<std::string, std::set<Holder>> held_;
+  Names open_;  // names that somebody came for
+};
 
 File settled(Candidate candidate) {
   auto& file = candidate.file;
@@ -203,7 +239,7 @@ std::shared_ptr<const Generation> next_generation(const Generation& before,
   // Before they are settled: who falls must not depend on the order of a directory.
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return a.file.name < b.file.name; });
-  while (settle_conflicts(candidates, devices)) continue;
+  Settlement(candidates, devices).run();
   auto next = std::make_shared<Generation>();
   for (auto& candidate : candidates) next->files.push_back(settled(std::move(candidate)));
   index(*next);

@@ -1,8 +1,9 @@
 // All policies that are in force at one time, made from the files as they are now and what was in
 // force before. Pure.
 //
-// A file is good or bad as a whole. A bad one keeps what it said last, when it was good; what it
-// never said well is refused, not given the default policy. Nothing here reaches running clients.
+// A file is good or bad as a whole. A bad one keeps what it said last, when it was good; whom it
+// may be for and was not before is refused, not given the default policy. Of a file that cannot be
+// read at all nobody knows that. Nothing here reaches running clients.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +22,9 @@ namespace mps::policy {
 struct SourceFile {
   std::string name;  // in the directory; any bytes but '/' and NUL, so make it printable
   std::string text;
-  std::string trouble;  // why it could not be read ("is not a regular file"); then text is empty
+  // Why it is not taken ("is not a regular file"). Then the text is as much of it as there is, to
+  // know whom it may be for.
+  std::string trouble;
   bool operator==(const SourceFile&) const = default;
 };
 

@@ -187,6 +187,50 @@ TEST_CASE("a file that is not even YAML does not give its namespaces to the defa
   CHECK(refusal(generation, "y").empty());
 }
 
+TEST_CASE("a mistyped policy does not give its namespace the default") {
+  const std::string head = "apiVersion: mps-supervisor.dev/v1\nkind: MpsPolicy\n";
+  std::string many;
+  for (int i = 0; i < 200; ++i) many += "namespace: n" + std::to_string(i) + "\n";
+  const std::string texts[] = {
+      head + "metadata: {namespce: team-a}\nspec: {}\n",
+      head + "metdata: {namespace: team-a}\nspec: {}\n",
+      head + "metadata:\nnamespace: team-a\nspec: {}\n",
+      head + "metadata: {name: team-a}\nspec: {}\n",
+      head + "metadata:\n  namespace:team-a\nspec: {}\n",
+      head + "metadata:\n  namespace: Team-A\nspec: {}\n",
+      head + "metadata: {namespace: &n team-a}\nspec: {\n",
+      head + "metadata:\n  namespace:\n    team-a\nspec: {\n",
+      "{\"metadata\":{\"name\":\"namespace\",\"namespace\":\"team-a\"},\"spec\":{",
+      many + "namespace: team-a\n",
+  };
+  for (const auto& text : texts) {
+    CAPTURE(text);
+    const auto generation = step(nullptr, {file("a.yaml", text), file("d.yaml", doc("*"))});
+    CHECK(
+        refusal(generation, "team-a")
+            .starts_with("the policy for \"team-a\" is not in force, as its file is bad: a.yaml:"));
+    CHECK(refusal(generation, "team-b").empty());
+  }
+}
+
+TEST_CASE("a file that is not taken is for whom its text is for, as far as there is one") {
+  const auto other = file("d.yaml", doc("*"));
+  const std::string trouble = "must not be larger than 262144 bytes: \"300000\"";
+  const SourceFile large{"a.yaml", doc("team-a") + "---\nmeta", trouble};
+  const auto generation = step(nullptr, {large, other});
+  CHECK(state(generation, "a.yaml") == "bad\na.yaml: " + trouble);
+  CHECK(refusal(generation, "team-a") ==
+        "the policy for \"team-a\" is not in force, as its file is bad: a.yaml: " + trouble);
+  CHECK(refusal(generation, "team-b").empty());
+  // Whom this one is for nobody knows.
+  CHECK(refusal(step(nullptr, {unreadable("a.yaml"), other}), "team-a").empty());
+  const auto first = step(nullptr, {file("a.yaml", doc("team-b")), other});
+  const auto second = step(first, {large, other});
+  CHECK(state(second, "a.yaml") == "lastGood\na.yaml: " + trouble);
+  CHECK(refusal(second, "team-b").empty());
+  CHECK_FALSE(refusal(second, "team-a").empty());
+}
+
 TEST_CASE("a bad default lets nobody in who would have it") {
   const auto generation =
       step(nullptr, {file("default.yaml", doc("*", k_bad)), file("x.yaml", doc("x"))});
@@ -278,6 +322,43 @@ TEST_CASE("a file that falls back takes what it had from who came for it") {
   CHECK(state(next, "c.yaml") == "good");
   CHECK(in_force(next) == "x@a.yaml y@c.yaml");
   CHECK(next->number == 1);
+}
+
+TEST_CASE("a long row of files that wait for each other's namespaces stays as it is") {
+  constexpr int k_files = 2000;
+  Files before;
+  Files after;
+  for (int i = 0; i < k_files; ++i) {
+    const auto name = "f" + std::to_string(10000 + i) + ".yaml";
+    before.push_back(file(name, doc("n" + std::to_string(i))));
+    after.push_back(file(name, doc("n" + std::to_string(i + 1))));
+  }
+  const auto first = step(nullptr, before);
+  const auto moved = step(first, after);
+  CHECK(moved->bad_files() == 0);
+  CHECK(moved->policies.contains("n2000"));
+  after.back() = file(after.back().name, doc("n2000", k_bad));
+  const auto stuck = step(first, after);
+  CHECK(stuck->bad_files() == k_files);
+  CHECK(stuck->number == 1);
+  CHECK(stuck->hash == first->hash);
+  CHECK(state(stuck, "f10000.yaml") == "lastGood\n" + taken("f10000.yaml", "f10001.yaml", "n1"));
+  CHECK(refusal(stuck, "n0").empty());
+}
+
+TEST_CASE("many files with many namespaces in common have none of them") {
+  std::vector<std::string> subjects;
+  for (int i = 0; i < 50; ++i) subjects.push_back("n" + std::to_string(i));
+  Files files;
+  for (int i = 0; i < 200; ++i) {
+    files.push_back(file("f" + std::to_string(1000 + i), docs(subjects)));
+  }
+  const auto none = step(nullptr, files);
+  CHECK(none->policies.empty());
+  CHECK(find(none, "f1000").errors.size() == 50);
+  files.pop_back();
+  const auto first = step(nullptr, {files.back()});
+  CHECK(in_force(step(first, files)) == in_force(first));
 }
 
 TEST_CASE("two files change their namespaces for each other's") {

@@ -1,7 +1,11 @@
 #include "policy/parse.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <functional>
+#include <map>
+#include <set>
 #include <utility>
 #include <variant>
 
@@ -76,7 +80,9 @@ void read_devices(Reader& reader, const Field& field, std::vector<DeviceName>& o
       "must be a device's UUID, its index, such as 0, or 0:3 for a MIG device, or \"*\"";
   const bool is_list =
       reader.read_list(field, "must be a list of devices", k_device_limit, [&](const Field& entry) {
-        const auto word = reader.text(entry, what);
+        // 0:3 without quotes is 3 to readers of YAML 1.1, to the base of 60.
+        const bool is_pair = entry.node->text.find(':') != std::string::npos;
+        const auto word = is_pair ? reader.strict_text(entry, what) : reader.text(entry, what);
         if (!word) return;
         auto name = parse_device(*word);
         if (!name) return reader.fail(entry, what);
@@ -154,15 +160,15 @@ void read_labels(Reader& reader, const Field& field, Labels& out) {
                                   " labels, and has " + std::to_string(field.node->fields.size()));
   }
   reader.read_pairs(field, [&](const Field& key, const Field& value) {
-    if (!is_label_key(key.node->text)) {
-      return reader.fail(key, "must be a label's key, such as app or example.com/app");
-    }
+    constexpr std::string_view key_what = "must be a label's key, such as app or example.com/app";
+    const auto name = reader.strict_text(key, key_what);
+    if (name && !is_label_key(*name)) return reader.fail(key, key_what);
     constexpr std::string_view what =
         "must be a label's value (at most 63 letters, digits, \"-\", \"_\" and \".\")";
     const auto word = reader.strict_text(value, what);
     if (!word) return;
     if (!is_label_value(*word)) return reader.fail(value, what);
-    out[key.node->text] = *word;
+    if (name) out[*name] = *word;
   });
 }
 
@@ -209,7 +215,21 @@ void read_on_fault(Reader& reader, const Field& field, Policy& out) {
 // Fields that others are compared with, once all are read.
 struct Seen {
   std::optional<Field> isolation, overrides, quota_threads, quota_memory;
+  bool client_threads = false;  // given, rightly or not
+  bool client_memory = false;
 };
+
+// What is there and wrong, or misspelt, is not missing too.
+void see_client(const Field& field, Seen& seen) {
+  constexpr std::array<std::string_view, 2> limits{"activeThreadPercentage", "pinnedDeviceMemory"};
+  const auto& node = *field.node;
+  seen.client_threads = seen.client_memory = !node.is_mapping();
+  for (const auto& [key, value] : node.fields) {
+    const auto meant = did_you_mean(key.text, limits);
+    if (meant == limits[0]) seen.client_threads = true;
+    if (meant == limits[1]) seen.client_memory = true;
+  }
+}
 
 void read_isolation(Reader& reader, const Field& field, Policy& out) {
   bool dedicated = false;
@@ -235,7 +255,11 @@ void read_spec(Reader& reader, const Field& field, Policy& out, Seen& seen) {
       field,
       {{"devices", [&](const Field& f) { read_devices(reader, f, out.devices); }},
        {"isolation", [&](const Field& f) { read_isolation(reader, *(seen.isolation = f), out); }},
-       {"client", [&](const Field& f) { read_client(reader, f, out.client); }},
+       {"client",
+        [&](const Field& f) {
+          see_client(f, seen);
+          read_client(reader, f, out.client);
+        }},
        {"quota", read_sum},
        {"overrides",
         [&](const Field& f) { read_overrides(reader, *(seen.overrides = f), out.overrides); }},
@@ -290,16 +314,14 @@ void check_document(Reader& reader, const Policy& policy, const Seen& seen) {
   if (seen.overrides && !policy.subject.empty() && !is_for_pods(policy.subject)) {
     reader.fail(*seen.overrides, "only pods have labels, and this policy is not for pods");
   }
-  if (seen.quota_memory && policy.quota.pinned_memory_mebibytes &&
-      !policy.client.pinned_memory_mebibytes) {
+  if (seen.quota_memory && policy.quota.pinned_memory_mebibytes && !seen.client_memory) {
     reader.fail(*seen.quota_memory,
                 "needs spec.client.pinnedDeviceMemory, else what a client takes cannot be counted");
   }
   check_sum(reader, seen.quota_memory, policy.quota.pinned_memory_mebibytes, policy,
             &Client::pinned_memory_mebibytes, format_mebibytes);
   const auto& threads = policy.quota.active_thread_percentage;
-  if (seen.quota_threads && threads && threads->value < k_whole_device &&
-      !policy.client.active_thread_percentage) {
+  if (seen.quota_threads && threads && threads->value < k_whole_device && !seen.client_threads) {
     return reader.fail(*seen.quota_threads,
                        "must not be less than 100, which a client without "
                        "spec.client.activeThreadPercentage counts as");
@@ -418,38 +440,14 @@ class DeviceCheck {
   std::vector<const DeviceFacts*> devices_;
 };
 
-// ---- text that is no YAML ----
-
-constexpr std::size_t k_likely_claim_limit = 100;
-
-// The place of what stands behind "namespace:" in a line, without its quotes.
-std::string_view likely_subject(std::string_view line) {
-  constexpr std::string_view key = "namespace";
-  const auto found = line.find(key);
-  if (found == std::string_view::npos || trim(line).starts_with('#')) return {};
-  auto rest = line.substr(found + key.size());
-  if (rest.starts_with('"') || rest.starts_with('\'')) rest.remove_prefix(1);
-  rest = trim(rest);
-  if (!rest.starts_with(':')) return {};
-  rest = trim(rest.substr(1));
-  if (rest.starts_with('"') || rest.starts_with('\'')) rest.remove_prefix(1);
-  return rest.substr(0, rest.find_first_of("\"' \t,}#"));
-}
-
-// Whom a text is for that cannot be read. Who is named by one is refused rather than given the
-// default, so a guess too many is better than one too few.
-std::vector<Claim> likely_claims(std::string_view text) {
-  std::vector<Claim> claims;
-  int number = 0;
-  for (const auto line : split_lines(text)) {
-    ++number;
-    const auto subject = likely_subject(line);
-    if (!is_subject(subject)) continue;
-    const auto column = static_cast<int>(subject.data() - line.data()) + 1;
-    claims.push_back({std::string(subject), {number, column}});
-    if (claims.size() == k_likely_claim_limit) break;
+// With what a bad text says where nothing could be read.
+void claim_likely(std::string_view text, std::vector<Claim>& claims) {
+  std::set<std::string, std::less<>> known;
+  for (const auto& claim : claims) known.insert(claim.subject);
+  for (auto& likely : likely_claims(text)) {
+    if (claims.size() == k_claim_limit) return;
+    if (!known.contains(likely.subject)) claims.push_back(std::move(likely));
   }
-  return claims;
 }
 
 }  // namespace
@@ -461,7 +459,7 @@ Parsed parse(std::string_view text, const std::string& file) {
   if (const auto* problem = std::get_if<yaml::Problem>(&tree)) {
     reader.fail_at(problem->mark, problem->reason);
     parsed.errors = reader.take_errors();
-    parsed.claims = likely_claims(text);
+    claim_likely(text, parsed.claims);
     return parsed;
   }
   for (const auto& document : std::get<std::vector<yaml::Node>>(tree)) {
@@ -476,7 +474,9 @@ Parsed parse(std::string_view text, const std::string& file) {
   }
   check_twice(reader, parsed.policies, file);
   parsed.errors = reader.take_errors();
-  if (!parsed.errors.empty()) parsed.policies.clear();
+  if (parsed.errors.empty()) return parsed;
+  parsed.policies.clear();
+  claim_likely(text, parsed.claims);
   return parsed;
 }
 

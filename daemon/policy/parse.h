@@ -5,21 +5,15 @@
 #include <string_view>
 #include <vector>
 
+#include "policy/claims.h"
 #include "policy/policy.h"
 
 namespace mps::policy {
 
-// A namespace that a file speaks of, whether the rest of it is right or not. In what is not even
-// YAML: what stands behind "namespace:".
-struct Claim {
-  std::string subject;
-  Mark mark{};
-};
-
 struct Parsed {
   std::vector<Policy> policies;     // empty where there are errors
   std::vector<std::string> errors;  // each "file:line:column: path: reason: "value""
-  std::vector<Claim> claims;
+  std::vector<Claim> claims;        // of a bad text also what it is likely for
 };
 
 Parsed parse(std::string_view text, const std::string& file);

@@ -5,6 +5,7 @@
 
 #include <yaml.h>
 
+#include <cstddef>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -12,6 +13,9 @@
 #include "yaml/tree.h"
 
 namespace mps::yaml {
+
+// Of the byte at `offset`.
+Mark place_of(std::string_view text, std::size_t offset);
 
 class Event {
  public:
@@ -35,7 +39,7 @@ class Event {
 
 class Events {
  public:
-  explicit Events(std::string_view text);  // must outlive this
+  explicit Events(std::string_view text);  // of UTF-8; must outlive this
   ~Events() { yaml_parser_delete(&parser_); }
   Events(const Events&) = delete;
   Events& operator=(const Events&) = delete;
@@ -45,7 +49,9 @@ class Events {
 
  private:
   [[nodiscard]] Problem problem() const;
+  [[nodiscard]] std::string_view character_at(std::size_t index) const;
 
+  std::string_view text_;
   yaml_parser_t parser_{};
   bool ready_ = false;
 };

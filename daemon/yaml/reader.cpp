@@ -217,9 +217,22 @@ void Reader::choice(const Field& field, std::string_view off, std::string_view o
   out = *word == on;
 }
 
+// 010 is 8 for readers of YAML 1.1.
+bool Reader::refuse_octal(const Field& field) {
+  const std::string_view word = field.node->text;
+  const bool number = word.find_first_not_of("0123456789.") == std::string_view::npos;
+  if (field.node->quoted || !number || word.size() < 2 || word[0] != '0' || word[1] == '.') {
+    return false;
+  }
+  fail(field, "must not begin with 0, as YAML may take it for an octal number");
+  return true;
+}
+
 std::optional<std::string> Reader::number_text(const Field& field, std::string_view what) {
   auto word = text(field, what);
-  if (!word || !field.node->quoted) return word;
+  if (!word || !field.node->quoted) {
+    return word && refuse_octal(field) ? std::nullopt : word;
+  }
   const bool number = parse_number<double>(*word).has_value();
   fail(field, number ? "must be a number, without quotes" : what);
   return std::nullopt;
@@ -250,13 +263,14 @@ bool Reader::percentage(const Field& field, double max, double& out) {
     fail(field, what);
     return false;
   }
-  // The control daemon keeps and prints one; what it prints is compared with what was set.
-  const double tenths = *value * 10;
-  if (std::abs(tenths - std::round(tenths)) > 1e-9) {
+  // The control daemon keeps and prints one; what it prints is compared with what was set. The text
+  // is judged, as a double has room for decimals that are not there any more.
+  const auto point = std::min(word->find('.'), word->size());
+  if (word->find_first_not_of('0', point + 2) != std::string::npos) {
     fail(field, "must have one decimal at most");
     return false;
   }
-  out = *value;
+  out = std::round(*value * 10) / 10;
   return true;
 }
 
@@ -282,11 +296,13 @@ std::optional<std::uint64_t> Reader::mebibytes(const Field& field) {
   constexpr std::uint64_t k_mebibyte = 1024 * 1024;
   constexpr std::uint64_t k_most = k_mebibyte * 1024 * 1024 * 1024;  // 1Pi, beyond any device
   constexpr std::string_view what = "must be an amount of memory, such as 512Mi or 10Gi";
+  constexpr std::string_view thousandths = "; m would be thousandths of a byte";
   const auto word = text(field, what);
-  if (!word) return std::nullopt;
+  if (!word || refuse_octal(field)) return std::nullopt;
   const auto bytes = parse_quantity(*word);
   if (!bytes) {
-    fail(field, what);
+    const bool milli = word->ends_with('m') && parse_quantity(word->substr(0, word->size() - 1));
+    fail(field, milli ? std::string(what).append(thousandths) : what);
     return std::nullopt;
   }
   if (*bytes < k_mebibyte || *bytes > k_most) {

@@ -63,7 +63,7 @@ class Reader {
   // `off` or `on`, the words for false and true.
   void choice(const Field& field, std::string_view off, std::string_view on, bool& out);
   bool whole_number(const Field& field, std::uint64_t min, std::uint64_t max, unsigned& out);
-  // Above 0 and at most `max`, with one decimal at most: what the control daemon keeps and prints.
+  // From 0.1 to `max`, with one decimal at most: what the control daemon keeps and prints.
   bool percentage(const Field& field, double max, double& out);
   bool duration(const Field& field, std::chrono::milliseconds min, std::chrono::milliseconds max,
                 std::chrono::milliseconds& out);
@@ -76,6 +76,7 @@ class Reader {
     std::string text;
   };
   std::optional<std::string> number_text(const Field& field, std::string_view what);
+  bool refuse_octal(const Field& field);
   bool first_of_name(const Field& value, const Field& key, std::string_view name,
                      std::vector<std::pair<std::string_view, int>>& lines);
 

@@ -148,6 +148,13 @@ TEST_CASE("whole numbers") {
   }
   CHECK(complaint("\"4\"", read) == "f.yaml:1:4: v: must be a number, without quotes: \"4\"");
   CHECK(complaint("\"x\"", read) == "f.yaml:1:4: v: must be a whole number from 1 to 60: \"x\"");
+  for (const auto* octal : {"010", "00", "08", "007"}) {
+    CAPTURE(octal);
+    CHECK(complaint(octal, read) ==
+          std::string("f.yaml:1:4: v: must not begin with 0, as YAML may take it for an octal "
+                      "number: \"") +
+              octal + "\"");
+  }
   CHECK(out == 7);
   CHECK(complaint("60", read).empty());
   CHECK(out == 60);
@@ -158,8 +165,15 @@ TEST_CASE("percentages have one decimal at most") {
   const auto read = [&out](Reader& reader, const Field& field) {
     reader.percentage(field, 100, out);
   };
-  for (const auto& [text, value] :
-       {std::pair{"0.1", 0.1}, {"12.5", 12.5}, {"25.0", 25.0}, {"100", 100.0}, {"33.30", 33.3}}) {
+  for (const auto& [text, value] : {std::pair{"0.1", 0.1},
+                                    {"12.5", 12.5},
+                                    {"25.0", 25.0},
+                                    {"100", 100.0},
+                                    {"33.30", 33.3},
+                                    {"99.9", 99.9},
+                                    {"5.", 5.0},
+                                    {".5", 0.5},
+                                    {"7.100000000000000000000000000", 7.1}}) {
     CAPTURE(text);
     CHECK(complaint(text, read).empty());
     CHECK(out == value);
@@ -169,7 +183,15 @@ TEST_CASE("percentages have one decimal at most") {
     CHECK(complaint(bad, read) ==
           std::string("f.yaml:1:4: v: must be above 0 and at most 100: \"") + bad + "\"");
   }
-  CHECK(complaint("0.05", read) == "f.yaml:1:4: v: must have one decimal at most: \"0.05\"");
+  for (const auto* bad : {"0.05", "0.00000000001", "99.99999999999", "12.5000000000000000000001",
+                          "99.900000000001", "33.33", ".01"}) {
+    CAPTURE(bad);
+    CHECK(complaint(bad, read) ==
+          std::string("f.yaml:1:4: v: must have one decimal at most: \"") + bad + "\"");
+  }
+  CHECK(complaint("012.5", read) ==
+        "f.yaml:1:4: v: must not begin with 0, as YAML may take it for an octal number: "
+        "\"012.5\"");
   CHECK(complaint("\"5\"", read) == "f.yaml:1:4: v: must be a number, without quotes: \"5\"");
 }
 
@@ -192,7 +214,10 @@ TEST_CASE("times and amounts of memory") {
                                     {"1.5Gi", 1536U},
                                     {"2M", 1U},
                                     {"1073741824", 1024U},
-                                    {"\"1Gi\"", 1024U}}) {
+                                    {"\"1Gi\"", 1024U},
+                                    {"129e6", 123U},
+                                    {"1e10", 9536U},
+                                    {"65.863155712G", 62812U}}) {
     CAPTURE(text);
     CHECK(complaint(text, read_memory).empty());
     CHECK(memory == value);
@@ -200,6 +225,17 @@ TEST_CASE("times and amounts of memory") {
   CHECK(complaint("1Pi", read_memory).empty());
   CHECK(complaint("1023Ki", read_memory) ==
         "f.yaml:1:4: v: must be between 1Mi and 1Pi: \"1023Ki\"");
+  for (const auto* large : {"1E", "1Ei", "99999999999Ti", "1e30"}) {
+    CAPTURE(large);
+    CHECK(complaint(large, read_memory) ==
+          std::string("f.yaml:1:4: v: must be between 1Mi and 1Pi: \"") + large + "\"");
+  }
+  CHECK(complaint("02147483648", read_memory) ==
+        "f.yaml:1:4: v: must not begin with 0, as YAML may take it for an octal number: "
+        "\"02147483648\"");
+  CHECK(complaint("128974848000m", read_memory) ==
+        "f.yaml:1:4: v: must be an amount of memory, such as 512Mi or 10Gi; m would be thousandths "
+        "of a byte: \"128974848000m\"");
   CHECK(complaint("10GB", read_memory) ==
         "f.yaml:1:4: v: must be an amount of memory, such as 512Mi or 10Gi: \"10GB\"");
 }

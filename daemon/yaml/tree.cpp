@@ -199,25 +199,29 @@ class Builder {
   std::size_t aliased_bytes_ = 0;
 };
 
-Mark place_of(std::string_view text, std::size_t offset) {
-  const auto before = text.substr(0, offset);
-  const auto newline = before.rfind('\n');
-  const auto lines = std::count(before.begin(), before.end(), '\n');
-  const auto line = before.substr(newline == std::string_view::npos ? 0 : newline + 1);
-  const auto column = std::count_if(line.begin(), line.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;  // not within a character
-  });
-  return {static_cast<int>(lines) + 1, static_cast<int>(column) + 1};
-}
-
-// What libyaml would guess an encoding from, or complain of by a byte's offset.
+// What libyaml would guess an encoding from, complain of by a byte's offset, or take for the end of
+// a line that it is not for an editor.
 std::optional<Problem> problem_of_bytes(std::string_view text) {
   const auto odd = find_odd_character(text);
   if (!odd) return std::nullopt;
   const std::string_view what =
       odd->control ? "must not have control characters in it" : "is not UTF-8 text";
-  return Problem{place_of(text, odd->offset),
-                 std::string(what) + ": \"" + printable(text.substr(odd->offset, 1)) + "\""};
+  return Problem{
+      place_of(text, odd->offset),
+      std::string(what) + ": \"" + printable(text.substr(odd->offset, odd->length)) + "\""};
+}
+
+// %TAG has no use without tags, and libyaml compares each with all before it. %YAML it takes once.
+std::optional<Problem> problem_of_directives(std::string_view text) {
+  int number = 0;
+  for (auto line : split_lines(text)) {
+    ++number;
+    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.remove_prefix(3);
+    if (!line.starts_with('%') || line.starts_with("%YAML ")) continue;
+    return Problem{{number, 1},
+                   "directives are not supported: \"" + printable(trim(line), 64) + "\""};
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -229,6 +233,7 @@ std::variant<std::vector<Node>, Problem> parse(std::string_view text, const Limi
                        std::to_string(text.size()) + "\""};
   }
   if (auto problem = problem_of_bytes(text)) return *problem;
+  if (auto problem = problem_of_directives(text)) return *problem;
   Builder builder(limits);
   Events events(text);
   for (;;) {

@@ -48,7 +48,8 @@ struct Problem {
   std::string reason;
 };
 
-// The documents, the empty ones too. Tags are refused: nothing here is of a type that has one.
+// The documents, the empty ones too. Tags are refused: nothing here is of a type that has one; and
+// directives with them.
 std::variant<std::vector<Node>, Problem> parse(std::string_view text, const Limits& limits = {});
 
 }  // namespace mps::yaml

@@ -161,6 +161,13 @@ TEST_CASE("what is no text is not given to the parser") {
   CHECK(problem("a: 1\nb: \xff\n") == "2:4: is not UTF-8 text: \"\\xff\"");
   CHECK(problem(std::string("a: \0", 4)).starts_with("1:4: must not have control characters"));
   CHECK(problem("\xfe\xff").starts_with("1:1: is not UTF-8 text"));
+  const std::string what = ": must not have control characters in it: ";
+  // Ends of lines for libyaml, and for no editor.
+  CHECK(problem("a: 1\xe2\x80\xa8x: 1\n") == "1:5" + what + "\"\\xe2\\x80\\xa8\"");
+  CHECK(problem("# x\xe2\x80\xa9:\n") == "1:4" + what + "\"\\xe2\\x80\\xa9\"");
+  CHECK(problem("a: 1\n\xc2\x85") == "2:1" + what + "\"\\xc2\\x85\"");
+  CHECK(problem("a: \xef\xbf\xbe") == "1:4" + what + "\"\\xef\\xbf\\xbe\"");
+  CHECK(problem("a: \xef\xbf\xbf") == "1:4" + what + "\"\\xef\\xbf\\xbf\"");
 }
 
 TEST_CASE("what is not YAML is said in libyaml's words, with where it began") {
@@ -168,6 +175,10 @@ TEST_CASE("what is not YAML is said in libyaml's words, with where it began") {
   CHECK(problem("a:\n  b: 1\n c: 2\n") ==
         "3:2: not YAML: did not find expected key while parsing a block mapping that begins on "
         "line 1");
+  const std::string no_token = ": not YAML: found character that cannot start any token: ";
+  CHECK(problem("a:\n\tb: 1\n") == "2:1" + no_token + "\"\\x09\"");
+  CHECK(problem("\xef\xbb\xbf\xc3\xa4: @x\n") == "1:4" + no_token + "\"@\"");
+  CHECK(problem("a: 1\r\nb: `\r\n") == "2:4" + no_token + "\"`\"");
   CHECK(problem("[*x]") == "1:2: no anchor of this name before it: \"x\"");
   CHECK(problem("&x [*x]") == "1:5: an alias within what it stands for");
 }
@@ -179,10 +190,24 @@ TEST_CASE("tags are refused, quotes are none") {
   CHECK(problem("a: \"5\"\n").empty());
 }
 
+TEST_CASE("directives are refused, but for YAML's own version") {
+  CHECK(problem("%YAML 1.1\n--- 1\n").empty());
+  CHECK(problem("%YAML 1.2\n---\na: 1\n...\n%YAML 1.2\n---\nb: 1\n").empty());
+  CHECK(problem("%TAG ! x\n---\na: 1\n") == "1:1: directives are not supported: \"%TAG ! x\"");
+  CHECK(problem("\xef\xbb\xbf%TAG ! x\r\n---\n") ==
+        "1:1: directives are not supported: \"%TAG ! x\"");
+  CHECK(problem("a: 1\n---\n%YAMLS\n") == "3:1: directives are not supported: \"%YAMLS\"");
+  CHECK(problem("%YAML 2.0\n--- 1\n") == "1:1: not YAML: found incompatible YAML document");
+  CHECK(problem("%YAML 1.1\n%YAML 1.1\n--- 1\n") ==
+        "2:1: not YAML: found duplicate %YAML directive");
+  CHECK(problem("a: |\n %b\n").empty());
+}
+
 TEST_CASE("texts made to take long are refused at once") {
   for (const auto* piece :
-       {"[",   "{",     "- ",  "? ", "[[],",  "{a: ",  "&a ", "*a ", "!a ",  "\"",  "'",
-        "a: ", "a:\n ", "|\n", "%",  "---\n", "...\n", ": ",  ", ",  "[a: ", "? - "}) {
+       {"[",     "{",  "- ", "? ",   "[[],",  "{a: ",         "&a ",        "*a ",
+        "!a ",   "\"", "'",  "a: ",  "a:\n ", "|\n",          "%",          "---\n",
+        "...\n", ": ", ", ", "[a: ", "? - ",  "%TAG !0! x\n", "%YAML 1.1\n"}) {
     CAPTURE(piece);
     const std::string text = piece;
     CHECK_FALSE(problem(times(100000 / text.size(), text)) == "?");

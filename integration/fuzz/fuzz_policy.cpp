@@ -3,8 +3,11 @@
 #include <charconv>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
+#include "policy/effective.h"
+#include "policy/generation.h"
 #include "policy/parse.h"
 #include "policy/subject.h"
 #include "targets.h"
@@ -52,7 +55,7 @@ void check_error(std::string_view error, std::string_view text) {
 void check_client(const Client& client) {
   if (client.active_thread_percentage) {
     const auto value = client.active_thread_percentage->value;
-    require(value > 0 && value <= 100, "a client's percentage is above 0 and at most 100");
+    require(value >= 0.1 && value <= 100, "a client's percentage is from 0.1 to 100");
   }
   if (client.pinned_memory_mebibytes) {
     const auto value = client.pinned_memory_mebibytes->value;
@@ -84,6 +87,32 @@ void check_policy(const Policy& policy) {
   }
 }
 
+// A mistake never widens: whom a bad file names does not get what "*" gives.
+void check_refused(const std::string& text, const std::vector<Claim>& claims,
+                   const DeviceFacts& device) {
+  const SourceFile open_to_all{"all.yaml",
+                               "apiVersion: mps-supervisor.dev/v1\nkind: MpsPolicy\n"
+                               "metadata: {namespace: \"*\"}\nspec: {}\n",
+                               ""};
+  const auto generation =
+      next_generation(Generation{}, {open_to_all, {std::string(k_file), text, ""}}, {device});
+  require(generation->policies.contains("*"), "a good file beside a bad one is in force");
+  for (const auto& claim : claims) {
+    if (claim.subject == "*") continue;
+    require(std::holds_alternative<NoPolicy>(effective(*generation, claim.subject, {}, device)),
+            "whom a bad file names is refused");
+  }
+}
+
+void check_bad(const std::string& text, const Parsed& parsed, const DeviceFacts& device) {
+  if (!parsed.errors.empty()) check_refused(text, parsed.claims, device);
+  // Whatever stands before it, a name at the end is seen.
+  const auto named = text + "\nmetadata: {namespace: named-last}\n";
+  const auto again = parse(named, std::string(k_file));
+  if (again.errors.empty() || again.claims.size() == k_claim_limit) return;
+  check_refused(named, {{"named-last", {}}}, device);
+}
+
 }  // namespace
 
 void policy(const std::uint8_t* data, std::size_t size) {
@@ -94,6 +123,7 @@ void policy(const std::uint8_t* data, std::size_t size) {
   for (const auto& error : parsed.errors) check_error(error, text);
   for (const auto& one : parsed.policies) check_policy(one);
   for (const auto& claim : parsed.claims) require(is_subject(claim.subject), "a claim is a name's");
+  require(parsed.claims.size() <= k_claim_limit, "claims are bounded");
   require(parsed.errors.size() <= 101, "errors are bounded");
   const auto again = parse(text, file);
   require(again.errors == parsed.errors && again.policies.size() == parsed.policies.size(),
@@ -104,6 +134,7 @@ void policy(const std::uint8_t* data, std::size_t size) {
   device.sm_count = 16;
   device.exclusive = true;
   device.max_clients = 48;
+  check_bad(text, parsed, device);
   for (const auto& error : check_devices(parsed.policies, file, {device})) check_error(error, text);
 }
 
