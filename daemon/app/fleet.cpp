@@ -4,16 +4,15 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
-#include "app/left_daemons.h"
 #include "base/text.h"
+#include "process/proc.h"
 
 namespace mps::app {
 
-Fleet::Fleet(boost::asio::io_context& io, std::filesystem::path run_dir, MakeActor make_actor,
-             Say say)
+Fleet::Fleet(boost::asio::io_context& io, Find find_daemons, Make make, Say say)
     : io_(io),
-      run_dir_(std::move(run_dir)),
-      make_actor_(std::move(make_actor)),
+      find_daemons_(std::move(find_daemons)),
+      make_(std::move(make)),
       say_(std::move(say)) {}
 
 Fleet::~Fleet() {
@@ -23,7 +22,7 @@ Fleet::~Fleet() {
 void Fleet::close() {
   changed_ = nullptr;
   for (const auto* all : {&actors_, &leaving_, &retired_}) {
-    for (const auto& [id, actor] : *all) actor->close();
+    for (const auto& [id, member] : *all) member.instance->close();
   }
 }
 
@@ -35,12 +34,10 @@ void Fleet::reconcile(std::vector<WantedInstance> wanted, bool inventory_is_sure
   inventory_is_sure_ = inventory_is_sure;
   drop_unwanted();
   const bool complete =
-      std::all_of(wanted_.begin(), wanted_.end(), [this](const WantedInstance& instance) {
-        const auto known = actors_.find(instance.id);
-        return known != actors_.end() && known->second->device() == instance.device;
-      });
+      std::all_of(wanted_.begin(), wanted_.end(),
+                  [this](const WantedInstance& instance) { return is_there(instance); });
   Found found;
-  if (!complete || !leftovers_settled_) found = find_left_daemons(run_dir_);
+  if (!complete || !leftovers_settled_) found = find_daemons_();
   for (const auto& instance : wanted_) settle(instance, found);
   if (!inventory_is_sure_ || leftovers_settled_) return;
   leftovers_settled_ = true;
@@ -62,44 +59,62 @@ void Fleet::drop_unwanted() {
 }
 
 void Fleet::let_go(const std::string& id, const std::string& why) {
-  const auto actor = actors_.extract(id).mapped();
+  auto member = actors_.extract(id).mapped();
   say_("leaving", id + ": " + why + "; it is ended when its clients have gone");
-  (void)actor->ask(instance::DrainWanted{});
-  (actor->daemon_runs() ? leaving_ : retired_)[id] = actor;
+  (void)member.instance->ask(instance::DrainWanted{});
+  put_aside(id, std::move(member));
+}
+
+bool Fleet::is_there(const WantedInstance& wanted) const {
+  const auto known = actors_.find(wanted.id);
+  return known != actors_.end() && known->second.device == wanted.device &&
+         known->second.domain == wanted.domain;
 }
 
 void Fleet::settle(const WantedInstance& wanted, Found& found) {
-  if (const auto known = actors_.find(wanted.id); known != actors_.end()) {
-    if (known->second->device() == wanted.device) {
-      (void)known->second->ask(instance::LimitsWanted{wanted.limits});
-      return;
-    }
-    // MIG made anew, GPUs renumbered.
-    let_go(wanted.id, "another device has its name now");
-  }
-  if (take_back(wanted)) return;
-  const auto left = found.extract(wanted.id);
-  if (leaving_.contains(wanted.id)) return;  // until that has ended
-  if (left && !left.mapped().device.empty() && left.mapped().device != wanted.device) {
-    end_leftover(wanted.id, left.mapped());
+  if (is_there(wanted)) {
+    (void)actors_.at(wanted.id).instance->ask(instance::LimitsWanted{wanted.limits});
     return;
   }
-  auto actor = make(wanted);
-  actors_[wanted.id] = actor;
-  actor->start(left ? std::optional(left.mapped()) : std::nullopt);
-  retired_.erase(wanted.id);  // of another device; its listener has been replaced
+  if (const auto other = actors_.find(wanted.id); other != actors_.end()) {
+    // MIG made anew, GPUs renumbered; or a name of a namespace that is shortened to the same.
+    const bool same_device = other->second.device == wanted.device;
+    let_go(wanted.id,
+           same_device ? "another namespace has its name now" : "another device has its name now");
+  }
+  if (take_back(wanted)) return;
+  auto left = found.extract(wanted.id);
+  if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
+  if (left && !left.mapped().device.empty() && left.mapped().device != wanted.device) {
+    end_leftover(wanted.id, left.mapped());
+    if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
+    left = {};  // it has ended meanwhile
+  }
+  waiting_.erase(wanted.id);
+  put(actors_, wanted.id, begin(wanted, left ? std::optional(left.mapped()) : std::nullopt));
+}
+
+// Until it has ended: two daemons cannot have one directory.
+void Fleet::say_waits(const std::string& id) {
+  if (!waiting_.insert(id).second) return;
+  say_("waiting", id + ": waits for the end of its predecessor, which ends when its clients have "
+                       "gone");
 }
 
 // One that was let go and is wanted again.
 bool Fleet::take_back(const WantedInstance& wanted) {
   for (auto* from : {&leaving_, &retired_}) {
     const auto place = from->find(wanted.id);
-    if (place == from->end() || place->second->device() != wanted.device) continue;
-    const auto actor = place->second;
-    (void)actor->ask(instance::LimitsWanted{wanted.limits});
-    if (actor->ask(instance::UndrainWanted{})) return false;  // refused: its daemon is ending
-    from->erase(wanted.id);
-    actors_[wanted.id] = actor;
+    if (place == from->end() || place->second.device != wanted.device ||
+        place->second.domain != wanted.domain) {
+      continue;
+    }
+    auto& instance = *place->second.instance;
+    (void)instance.ask(instance::LimitsWanted{wanted.limits});
+    if (instance.ask(instance::UndrainWanted{})) return false;  // refused: its daemon is ending
+    put(actors_, wanted.id, std::move(place->second));
+    from->erase(place);
+    waiting_.erase(wanted.id);
     return true;
   }
   return false;
@@ -116,10 +131,32 @@ void Fleet::end_leftover(const std::string& id, const instance::FoundDaemon& fou
   gone.id = id;
   gone.device = found.device;
   gone.domain = id.substr(id.find('.') + 1);
-  auto actor = make(gone);
-  actor->start(found);
-  (void)actor->ask(instance::DrainWanted{});
-  (actor->daemon_runs() ? leaving_ : retired_)[id] = actor;
+  auto member = begin(gone, found);
+  (void)member.instance->ask(instance::DrainWanted{});
+  put_aside(id, std::move(member));
+}
+
+// One of the same name that has ended is closed first, or it would go on acting on the directory
+// that both have. Its listener refuses until the new one has its own.
+Fleet::Member Fleet::begin(const WantedInstance& wanted,
+                           const std::optional<instance::FoundDaemon>& found) {
+  const auto before = retired_.extract(wanted.id);
+  if (before) before.mapped().instance->close();
+  auto instance = make_(wanted);
+  instance->on_change([this] { changed(); });
+  instance->start(found);
+  return {std::move(instance), wanted.device, wanted.domain};
+}
+
+void Fleet::put(Members& members, const std::string& id, Member member) {
+  const auto before = members.extract(id);
+  if (before) before.mapped().instance->close();
+  members.emplace(id, std::move(member));
+}
+
+void Fleet::put_aside(const std::string& id, Member member) {
+  auto& members = member.instance->daemon_runs() ? leaving_ : retired_;
+  put(members, id, std::move(member));
 }
 
 const WantedInstance* Fleet::find(const std::string& id) const {
@@ -127,12 +164,6 @@ const WantedInstance* Fleet::find(const std::string& id) const {
       std::find_if(wanted_.begin(), wanted_.end(),
                    [&id](const WantedInstance& instance) { return instance.id == id; });
   return found == wanted_.end() ? nullptr : &*found;
-}
-
-Fleet::ActorPtr Fleet::make(const WantedInstance& wanted) {
-  auto actor = make_actor_(wanted);
-  actor->on_change([this] { changed(); });
-  return actor;
 }
 
 void Fleet::changed() {
@@ -146,11 +177,11 @@ void Fleet::retire_the_ended() {
   retiring_ = false;
   const auto before = leaving_.size();
   for (auto place = leaving_.begin(); place != leaving_.end();) {
-    if (place->second->daemon_runs()) {
+    if (place->second.instance->daemon_runs()) {
       ++place;
       continue;
     }
-    retired_[place->first] = place->second;
+    put(retired_, place->first, std::move(place->second));
     place = leaving_.erase(place);
   }
   // Its name is free again, or it was wanted again while it ended.
@@ -162,9 +193,10 @@ void Fleet::retire_the_ended() {
 std::vector<instance::Snapshot> Fleet::snapshots() const {
   std::vector<instance::Snapshot> shown;
   for (const auto* all : {&actors_, &leaving_}) {
-    for (const auto& [id, actor] : *all) {
-      auto& snapshot = shown.emplace_back(actor->snapshot());
-      const auto* wanted = find(id);
+    for (const auto& [id, member] : *all) {
+      auto& snapshot = shown.emplace_back(member.instance->snapshot());
+      // What leaves has the limits that it had, from policies that are no more.
+      const auto* wanted = all == &actors_ ? find(id) : nullptr;
       if (wanted == nullptr) continue;
       snapshot.percentage_from = wanted->percentage_from;
       snapshot.memory_from = wanted->memory_from;
@@ -175,31 +207,38 @@ std::vector<instance::Snapshot> Fleet::snapshots() const {
 
 std::string Fleet::not_serving() const {
   std::string text;
-  for (const auto& [id, actor] : actors_) {
-    const auto state = actor->state();
+  const auto add = [&text](const std::string& sentence) {
+    text += (text.empty() ? "" : "; ") + sentence;
+  };
+  for (const auto& [id, member] : actors_) {
+    const auto state = member.instance->state();
     if (state == instance::State::ready || state == instance::State::faulted) continue;
-    if (!text.empty()) text += "; ";
-    text += id + " is " + to_string(state);
+    add(id + " is " + to_string(state));
+  }
+  for (const auto& wanted : wanted_) {
+    if (!actors_.contains(wanted.id)) add(wanted.id + " waits for the end of its predecessor");
   }
   return text;
 }
 
 bool Fleet::any_daemon_runs() const {
-  const auto runs = [](const auto& entry) { return entry.second->daemon_runs(); };
+  const auto runs = [](const auto& entry) { return entry.second.instance->daemon_runs(); };
   return std::any_of(actors_.begin(), actors_.end(), runs) ||
          std::any_of(leaving_.begin(), leaving_.end(), runs);
 }
 
 Fleet::Asked Fleet::ask(const std::string& id, const instance::Input& verb) {
   const auto place = actors_.find(id);
-  if (place != actors_.end()) return {true, place->second->ask(verb)};
+  if (place != actors_.end()) return {true, place->second.instance->ask(verb)};
   if (!leaving_.contains(id)) return {false, std::nullopt};
   return {true, instance::VerbRefused{id + " is not wanted any more, by a policy or a device, and "
                                            "ends when its clients have gone"}};
 }
 
 void Fleet::ask_all(const instance::Input& verb) {
-  for (const auto& [id, actor] : actors_) (void)actor->ask(verb);
+  for (const auto* all : {&actors_, &leaving_}) {
+    for (const auto& [id, member] : *all) (void)member.instance->ask(verb);
+  }
 }
 
 }  // namespace mps::app

@@ -5,25 +5,29 @@
 #pragma once
 
 #include <boost/asio/io_context.hpp>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "app/fleet_member.h"
 #include "app/wanted.h"
-#include "instance/actor.h"
 
 namespace mps::app {
 
 class Fleet {
  public:
-  // Makes the actor of an instance; starts nothing.
-  using MakeActor = std::function<std::shared_ptr<instance::Actor>(const WantedInstance& wanted)>;
+  // Makes an instance; starts nothing.
+  using Make = std::function<std::shared_ptr<FleetMember>(const WantedInstance& wanted)>;
   using Say = std::function<void(const std::string& kind, const std::string& message)>;
+  using Found = std::map<std::string, instance::FoundDaemon>;  // by instance
+  using Find = std::function<Found()>;  // the daemons that run, whoever started them
 
-  Fleet(boost::asio::io_context& io, std::filesystem::path run_dir, MakeActor make_actor, Say say);
+  Fleet(boost::asio::io_context& io, Find find_daemons, Make make, Say say);
   ~Fleet();
   Fleet(const Fleet&) = delete;
   Fleet& operator=(const Fleet&) = delete;
@@ -38,7 +42,7 @@ class Fleet {
 
   // Those that are wanted, and those that end when their clients have gone.
   [[nodiscard]] std::vector<instance::Snapshot> snapshots() const;
-  // Of those that are wanted: "gpu0.shared is starting; …"; empty: all serve.
+  // Of those that are wanted: "gpu0.shared is starting; …"; empty: all there are serve.
   [[nodiscard]] std::string not_serving() const;
   [[nodiscard]] std::size_t size() const { return actors_.size(); }
   [[nodiscard]] bool any_daemon_runs() const;
@@ -55,30 +59,42 @@ class Fleet {
   void close();
 
  private:
-  using ActorPtr = std::shared_ptr<instance::Actor>;
-  using Found = std::map<std::string, instance::FoundDaemon>;
+  using MemberPtr = std::shared_ptr<FleetMember>;
+  // What it was made for comes with it: that of a leftover was not wanted.
+  struct Member {
+    MemberPtr instance;
+    std::string device;
+    std::string domain;
+  };
+  using Members = std::map<std::string, Member>;
 
+  [[nodiscard]] bool is_there(const WantedInstance& wanted) const;
   void settle(const WantedInstance& wanted, Found& found);
   bool take_back(const WantedInstance& wanted);
   void let_go(const std::string& id, const std::string& why);
   void drop_unwanted();
   void end_leftover(const std::string& id, const instance::FoundDaemon& found);
+  void say_waits(const std::string& id);
   [[nodiscard]] const WantedInstance* find(const std::string& id) const;
-  ActorPtr make(const WantedInstance& wanted);
+  // Made and started; what refused in its directory until now has gone after that.
+  Member begin(const WantedInstance& wanted, const std::optional<instance::FoundDaemon>& found);
+  static void put(Members& members, const std::string& id, Member member);
+  void put_aside(const std::string& id, Member member);
   void changed();
   void retire_the_ended();
 
   boost::asio::io_context& io_;
-  std::filesystem::path run_dir_;
-  MakeActor make_actor_;
+  Find find_daemons_;
+  Make make_;
   Say say_;
   std::function<void()> changed_;
   std::vector<WantedInstance> wanted_;
   bool inventory_is_sure_ = false;
-  std::map<std::string, ActorPtr> actors_;   // wanted, by id
-  std::map<std::string, ActorPtr> leaving_;  // not wanted; their daemons still run
+  Members actors_;   // wanted, by id
+  Members leaving_;  // not wanted; their daemons still run
   // Ended for good. Their directories may be mounted still: each keeps the listener that refuses.
-  std::map<std::string, ActorPtr> retired_;
+  Members retired_;
+  std::set<std::string> waiting_;   // of these it was said that they wait for one that leaves
   bool leftovers_settled_ = false;  // daemons without a device were looked for, once for sure
   bool retiring_ = false;
   bool frozen_ = false;

@@ -36,19 +36,13 @@ struct Entry {
   unsigned char type = DT_UNKNOWN;
 };
 
-// A file in the version of a ConfigMap that is read.
-struct VersionFile {
-  bool is_regular = false;
-  bool is_taken = false;
-};
-
 struct Listing {
   std::vector<Entry> entries;  // no more than may be
   std::size_t count = 0;
 };
 
 // Nothing: it went away while it was read.
-using Attempt = Result<std::optional<std::vector<PolicyFile>>>;
+using Attempt = Result<std::optional<PolicyListing>>;
 
 bool is_policy_name(std::string_view name) {
   return !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"));
@@ -61,6 +55,35 @@ Error unreadable(const std::filesystem::path& path, int error_number) {
 Error too_many(const std::filesystem::path& path, std::size_t count) {
   return Error{path.string() + ": must not have more than " + std::to_string(k_policy_files) +
                " policy files, and has " + std::to_string(count)};
+}
+
+Error too_much(const std::filesystem::path& path) {
+  return Error{path.string() + ": its policy files must not have more than " +
+               std::to_string(k_policy_bytes) + " bytes in all"};
+}
+
+// Up to one byte above the limit: it may have grown, or never have said its size (as in /proc).
+// 0, or an errno.
+int read_text(int descriptor, std::size_t size, std::vector<char>& buffer, PolicyFile& file) {
+  buffer.resize(k_policy_file_bytes + 1);
+  std::size_t length = 0;
+  while (length < buffer.size()) {
+    const auto got = ::read(descriptor, buffer.data() + length, buffer.size() - length);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return errno;
+    length += static_cast<std::size_t>(got);
+    if (got == 0 || length == size) break;
+  }
+  if (std::max(size, length) > k_policy_file_bytes) {
+    file.trouble = "must not be larger than " + std::to_string(k_policy_file_bytes) + " bytes: \"" +
+                   std::to_string(std::max(size, length)) + "\"";
+  }
+  file.text.assign(buffer.data(), std::min(length, k_policy_file_bytes));
+  return 0;
+}
+
+std::string unreadable_file(int error_number) {
+  return Error::from_errno("cannot be read", error_number).message;
 }
 
 UniqueFd open_directory(int parent, const char* name) {
@@ -110,7 +133,7 @@ class Reader {
  public:
   explicit Reader(std::filesystem::path path) : path_(std::move(path)) {}
 
-  Result<std::vector<PolicyFile>> read();
+  Result<PolicyListing> read();
 
  private:
   Attempt attempt();
@@ -122,31 +145,48 @@ class Reader {
   bool add_from_version(const std::string& name, const std::string& rest);
   void add_dangling(PolicyFile file);
   void keep(PolicyFile file, int error_number);
-  int read_file(int directory, const std::string& at, bool is_regular, PolicyFile& file);
-  int read_text(int descriptor, std::size_t size, PolicyFile& file);
+  int read_file(int directory, const std::string& at, PolicyFile& file);
 
   std::filesystem::path path_;
+  UniqueFd descriptors_;  // /proc/self/fd
   UniqueFd directory_;
-  UniqueFd data_;  // where there is one: the version of the ConfigMap that is read
-  std::map<std::string, VersionFile, std::less<>> version_;
+  UniqueFd data_;       // where there is one: the version of the ConfigMap that is read
+  int data_error_ = 0;  // why it cannot be opened though it is there
+  std::string orphan_;  // a link into a version that is not there at all
+  std::size_t bytes_ = 0;
+  std::map<std::string, bool, std::less<>> version_;  // its files, and which of them were read
   std::vector<PolicyFile> files_;
   std::vector<char> buffer_;
 };
 
-Result<std::vector<PolicyFile>> Reader::read() {
+Result<PolicyListing> Reader::read() {
+  descriptors_ = open_directory(AT_FDCWD, "/proc/self/fd");
+  if (!descriptors_) {
+    return Error::from_errno(
+        "cannot read the policy directory " + path_.string() + ": /proc/self/fd", errno);
+  }
   directory_ = open_directory(AT_FDCWD, path_.c_str());
   if (!directory_) return unreadable(path_, errno);
   for (int i = 0; i < k_attempts; ++i) {
-    auto files = attempt();
-    if (!files) return files.error();
-    if (*files) return std::move(**files);
+    auto listing = attempt();
+    if (!listing) return listing.error();
+    if (*listing) return std::move(**listing);
   }
+  if (data_error_ != 0) return unreadable(path_ / k_data, data_error_);
   return Error{"cannot read the policy directory " + path_.string() + ": it was replaced " +
                std::to_string(k_attempts) + " times while it was read"};
 }
 
 Attempt Reader::attempt() {
   data_ = open_directory(directory_.get(), k_data);
+  data_error_ = data_ ? 0 : errno;
+  struct stat status {};
+  if (!data_ && ::fstatat(directory_.get(), k_data, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+    // Its version may have been removed between the two, after a switch. If not, nothing is known
+    // of its files, and that is no reason to take them for removed.
+    return std::nullopt;
+  }
+  data_error_ = 0;
   const auto listed = list_version();
   if (!listed) return listed.error();
   if (!*listed) return std::nullopt;
@@ -168,7 +208,7 @@ Result<bool> Reader::list_version() {
   if (error_number != 0) return unreadable(path_ / k_data, error_number);
   if (listing.count > k_policy_files) return too_many(path_, listing.count);
   for (auto& entry : listing.entries) {
-    version_.emplace(std::move(entry.name), VersionFile{.is_regular = entry.type == DT_REG});
+    version_.emplace(std::move(entry.name), false);
   }
   return true;
 }
@@ -183,18 +223,26 @@ bool Reader::is_current() const {
 
 Attempt Reader::read_all(const Listing& listing) {
   files_.clear();
+  bytes_ = 0;
+  orphan_.clear();
   for (const auto& entry : listing.entries) {
     if (!add(entry)) return std::nullopt;
+    if (bytes_ > k_policy_bytes) return too_much(path_);
+  }
+  if (!orphan_.empty()) {
+    return Error{"cannot read the policy directory " + path_.string() + ": " + k_data +
+                 " is missing, and \"" + printable(orphan_, 255) + "\" leads into it"};
   }
   auto count = listing.count;
-  for (const auto& [name, file] : version_) {
-    if (file.is_taken || ++count > k_policy_files) continue;
+  for (const auto& [name, is_read] : version_) {
+    if (is_read || ++count > k_policy_files) continue;
     if (!add_from_version(name, name)) return std::nullopt;
+    if (bytes_ > k_policy_bytes) return too_much(path_);
   }
   if (count > k_policy_files) return too_many(path_, count);
   std::sort(files_.begin(), files_.end(),
             [](const PolicyFile& a, const PolicyFile& b) { return a.name < b.name; });
-  return std::move(files_);
+  return PolicyListing{.files = std::move(files_), .one_version = bool(data_)};
 }
 
 bool Reader::add(const Entry& entry) {
@@ -204,7 +252,7 @@ bool Reader::add(const Entry& entry) {
     if (rest) return add_from_version(entry.name, *rest);
   }
   PolicyFile file{.name = entry.name, .text = {}, .trouble = {}};
-  const int error_number = read_file(directory_.get(), entry.name, entry.type == DT_REG, file);
+  const int error_number = read_file(directory_.get(), entry.name, file);
   if (error_number == ENOENT) {
     add_dangling(std::move(file));
   } else {
@@ -215,75 +263,82 @@ bool Reader::add(const Entry& entry) {
 
 bool Reader::add_from_version(const std::string& name, const std::string& rest) {
   const auto known = version_.find(rest);
-  if (known != version_.end()) known->second.is_taken = true;
-  const bool is_regular = known != version_.end() && known->second.is_regular;
+  if (known != version_.end()) known->second = true;
   PolicyFile file{.name = name, .text = {}, .trouble = {}};
-  const int error_number = read_file(data_.get(), rest, is_regular, file);
+  const int error_number = read_file(data_.get(), rest, file);
   if (error_number == ENOENT) return is_current();  // its link is next to be removed
   keep(std::move(file), error_number);
   return true;
 }
 
 // What was removed since the directory was listed is no trouble, nor is a ConfigMap's link that is
-// about to be. (The version that is read may have the file still.)
+// about to be: the version that is read says what there is.
 void Reader::add_dangling(PolicyFile file) {
   const auto target = read_link(directory_.get(), file.name);
-  if (!target || below_data(*target)) return;
+  if (!target) return;
+  if (below_data(*target)) {
+    if (!data_) orphan_ = file.name;
+    return;
+  }
   file.trouble = "is a link to a file that does not exist: \"" + printable(*target) + "\"";
   keep(std::move(file), 0);
 }
 
 void Reader::keep(PolicyFile file, int error_number) {
-  if (error_number != 0) file.trouble = Error::from_errno("cannot be read", error_number).message;
+  if (error_number != 0) file.trouble = unreadable_file(error_number);
+  bytes_ += file.text.size();
   const auto known = version_.find(file.name);
-  if (known != version_.end()) known->second.is_taken = true;
+  if (known != version_.end()) known->second = true;
   files_.push_back(std::move(file));
 }
 
-// 0: it has a text or a trouble of its own. Else an errno. is_regular: it was when it was listed.
-int Reader::read_file(int directory, const std::string& at, bool is_regular, PolicyFile& file) {
+// 0: it has a text or a trouble of its own. Else an errno. Whatever is there, or a link leads to,
+// is not opened before it is known to be a regular file: opening a device can do things.
+int Reader::read_file(int directory, const std::string& at, PolicyFile& file) {
+  const UniqueFd found(::openat(directory, at.c_str(), O_PATH | O_CLOEXEC));
   struct stat status {};
-  if (!is_regular) {
-    // Looked at before it is opened: opening a device can do things, a socket says ENXIO.
-    if (::fstatat(directory, at.c_str(), &status, 0) != 0) return errno;
-    is_regular = S_ISREG(status.st_mode);
+  if (!found || ::fstat(found.get(), &status) != 0) return errno;
+  if (!S_ISREG(status.st_mode)) {
+    file.trouble = "is not a regular file";
+    return 0;
   }
-  if (is_regular) {
-    const UniqueFd opened(
-        ::openat(directory, at.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
-    if (!opened || ::fstat(opened.get(), &status) != 0) return errno;
-    if (S_ISREG(status.st_mode)) {
-      return read_text(opened.get(), static_cast<std::size_t>(status.st_size), file);
-    }
-  }
-  file.trouble = "is not a regular file";
-  return 0;
-}
-
-// Up to one byte above the limit: it may have grown, or never have said its size (as in /proc).
-int Reader::read_text(int descriptor, std::size_t size, PolicyFile& file) {
-  buffer_.resize(k_policy_file_bytes + 1);
-  std::size_t length = 0;
-  while (size <= k_policy_file_bytes && length < buffer_.size()) {
-    const auto got = ::read(descriptor, buffer_.data() + length, buffer_.size() - length);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return errno;
-    length += static_cast<std::size_t>(got);
-    if (got == 0 || length == size) break;
-  }
-  if (std::max(size, length) > k_policy_file_bytes) {
-    file.trouble = "must not be larger than " + std::to_string(k_policy_file_bytes) + " bytes: \"" +
-                   std::to_string(std::max(size, length)) + "\"";
-  } else {
-    file.text.assign(buffer_.data(), length);
-  }
-  return 0;
+  const auto same = std::to_string(found.get());
+  const UniqueFd opened(
+      ::openat(descriptors_.get(), same.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  if (!opened) return errno;
+  return read_text(opened.get(), static_cast<std::size_t>(status.st_size), buffer_, file);
 }
 
 }  // namespace
 
-Result<std::vector<PolicyFile>> read_policy_directory(const std::filesystem::path& path) {
+bool may_be_policy(std::string_view name) {
+  return !name.starts_with("..") || name == k_data;
+}
+
+Result<PolicyListing> list_policy_directory(const std::filesystem::path& path) {
   return Reader(path).read();
+}
+
+Result<std::vector<PolicyFile>> read_policy_directory(const std::filesystem::path& path) {
+  auto listing = list_policy_directory(path);
+  if (!listing) return listing.error();
+  return std::move(listing->files);
+}
+
+PolicyFile read_policy_file(const std::filesystem::path& path) {
+  PolicyFile file{.name = path.string(), .text = {}, .trouble = {}};
+  const UniqueFd opened(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY));
+  struct stat status {};
+  if (!opened || ::fstat(opened.get(), &status) != 0) {
+    file.trouble = unreadable_file(errno);
+    return file;
+  }
+  std::vector<char> buffer;
+  const auto size = S_ISREG(status.st_mode) ? static_cast<std::size_t>(status.st_size) : 0;
+  if (const int error_number = read_text(opened.get(), size, buffer, file); error_number != 0) {
+    file.trouble = unreadable_file(error_number);
+  }
+  return file;
 }
 
 }  // namespace mps::app

@@ -69,7 +69,6 @@ struct Fixture {
   [[nodiscard]] std::string trouble() const {
     const auto files = read();
     REQUIRE(files.size() == 1);
-    CHECK(files.front().text.empty());
     return files.front().trouble;
   }
 
@@ -212,8 +211,35 @@ TEST_CASE_FIXTURE(Fixture, "a file may have 262144 bytes and no more") {
   CHECK(read() == Files{good("x.yaml", std::string(262144, 'x'))});
   write(path, std::string(262145, 'x'));
   CHECK(trouble() == "must not be larger than 262144 bytes: \"262145\"");
-  fs::resize_file(path, 300000);
-  CHECK(trouble() == "must not be larger than 262144 bytes: \"300000\"");
+  fs::resize_file(path, 1000000);
+  CHECK(trouble() == "must not be larger than 262144 bytes: \"1000000\"");
+  // Its beginning says whom it is for.
+  CHECK(read().front().text.size() == 262144);
+  CHECK(read().front().text.starts_with("xxxx"));
+  const auto named = read_policy_file(path);
+  CHECK(named.name == path.string());
+  CHECK(named.trouble == "must not be larger than 262144 bytes: \"1000000\"");
+  CHECK(named.text.size() == 262144);
+}
+
+TEST_CASE_FIXTURE(Fixture, "a file that was named is read, or says why not") {
+  write(directory / "x.yaml", "one");
+  CHECK(read_policy_file(directory / "x.yaml") == good((directory / "x.yaml").string(), "one"));
+  CHECK(read_policy_file("/no/such.yaml").trouble == "cannot be read: No such file or directory");
+  CHECK(read_policy_file(directory).trouble == "cannot be read: Is a directory");
+}
+
+TEST_CASE_FIXTURE(Fixture, "all files together may have 16 MiB and no more") {
+  for (int i = 0; i < 64; ++i) write(directory / (std::to_string(i) + ".yaml"), "");
+  for (int i = 0; i < 64; ++i) fs::resize_file(directory / (std::to_string(i) + ".yaml"), 262144);
+  CHECK(read().size() == 64);
+  write(directory / "x.yaml", "x");
+  const auto too_much =
+      directory.string() + ": its policy files must not have more than 16777216 bytes in all";
+  CHECK(error() == too_much);
+  fs::create_directory(directory / "..data");
+  fs::rename(directory / "x.yaml", directory / "..data" / "x.yaml");
+  CHECK(error() == too_much);
 }
 
 TEST_CASE_FIXTURE(Fixture, "a file that does not say its size is read up to the limit") {
@@ -321,11 +347,43 @@ TEST_CASE_FIXTURE(Fixture, "links into ..data that are unlike kubelet's") {
     fs::remove(directory / "outside");
     CHECK(trouble() == "is a link to a file that does not exist: \"..data/../outside\"");
   }
-  SUBCASE("one without ..data is about to be removed") {
-    fs::create_symlink("..data/b.yaml", directory / "b.yaml");
-    fs::remove_all(directory / "..data");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a version that is not there is no version without files") {
+  Volume volume(directory);
+  volume.publish("..2026_1", {good("a.yaml", "a1")});
+  const auto cannot_read = "cannot read the policy directory " + directory.string();
+  SUBCASE("its directory is gone") {
+    fs::remove_all(directory / "..2026_1");
+    CHECK(error() == cannot_read + "/..data: No such file or directory");
+  }
+  SUBCASE("it is not a directory") {
+    fs::remove_all(directory / "..2026_1");
+    write(directory / "..2026_1", "");
+    CHECK(error() == cannot_read + "/..data: Not a directory");
+  }
+  SUBCASE("the link to it is gone") {
+    fs::remove(directory / "..data");
+    CHECK(error() == cannot_read + ": ..data is missing, and \"a.yaml\" leads into it");
+  }
+  SUBCASE("all of it is gone") {
+    fs::remove(directory / "..data");
+    fs::remove(directory / "a.yaml");
     CHECK(read().empty());
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "a version says what was removed, a plain directory does not") {
+  write(directory / "a.yaml", "a");
+  CHECK_FALSE(list_policy_directory(directory)->one_version);
+  fs::create_directory(directory / "..data");
+  CHECK(list_policy_directory(directory)->one_version);
+}
+
+TEST_CASE("names that are kubelet's own business change nothing") {
+  for (const auto* name : {"a.yaml", "current", ".a.yaml.swp", "..data"})
+    CHECK(may_be_policy(name));
+  for (const auto* name : {"..2026_1", "..data_tmp"}) CHECK_FALSE(may_be_policy(name));
 }
 
 TEST_CASE_FIXTURE(Fixture, "what is not a file in a ConfigMap's version is a trouble") {

@@ -2,10 +2,8 @@
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <nlohmann/json.hpp>
-#include <set>
+#include <exception>
 #include <utility>
 
 #include "app/policy_directory.h"
@@ -18,127 +16,40 @@ namespace asio = boost::asio;
 
 namespace {
 
-constexpr std::size_t k_store_limit = std::size_t{64} * 1024 * 1024;
-constexpr std::size_t k_errors_of_file = 20;  // as events; all of them are in `policy list`
-// An editor may move the old file away before it writes the new one.
-constexpr std::chrono::milliseconds k_gone_for_good{100};
+constexpr std::chrono::seconds k_store_at_the_end{2};
 
-const policy::File* find_file(const policy::Generation& generation, const std::string& name) {
-  const auto found = std::lower_bound(
-      generation.files.begin(), generation.files.end(), name,
-      [](const policy::File& file, const std::string& wanted) { return file.name < wanted; });
-  return found != generation.files.end() && found->name == name ? &*found : nullptr;
+// Empty, or why not. Any thread; may hang.
+std::string write_store(const std::filesystem::path& file, const policy::Generation& generation) {
+  try {
+    const auto text = to_store(generation);
+    if (!text) return file.string() + ": " + text.error().message;
+    const auto written = replace_file(file, *text);
+    return written ? "" : written.error().message;
+  } catch (const std::exception& failure) {
+    return file.string() + ": " + failure.what();
+  }
 }
 
-std::string count(std::size_t number, const std::string& what) {
-  return std::to_string(number) + " " + what + (number == 1 ? "" : "s");
-}
-
-void news_of_file(const policy::File& file, const policy::File* earlier,
-                  std::vector<PolicyNews>& news) {
-  const std::set<std::string> known(earlier ? earlier->errors.begin() : file.errors.end(),
-                                    earlier ? earlier->errors.end() : file.errors.end());
-  std::size_t said = 0;
-  std::size_t left_out = 0;
-  const std::string what = file.state == policy::File::State::last_good
-                               ? "; what the file said last stays in force"
-                               : "; nobody gets in by it";
-  for (const auto& error : file.errors) {
-    if (known.contains(error)) continue;
-    if (said++ < k_errors_of_file) {
-      news.push_back({"policy_error", error + what});
-    } else {
-      ++left_out;
-    }
-  }
-  if (left_out > 0) {
-    news.push_back({"policy_error",
-                    printable(file.name, 255) + ": and " + count(left_out, "more error") + what});
-  }
-  if (earlier != nullptr && !earlier->errors.empty() && file.errors.empty()) {
-    news.push_back({"policy_mended", printable(file.name, 255) + " is good again"});
-  }
+bool same(const std::shared_ptr<const policy::Generation>& a,
+          const std::shared_ptr<const policy::Generation>& b) {
+  return a && b && a->number == b->number && a->hash == b->hash;
 }
 
 }  // namespace
-
-PolicyReading read_policies(const std::filesystem::path& directory,
-                            const std::shared_ptr<const policy::Generation>& before,
-                            const std::vector<policy::DeviceFacts>& devices) {
-  const auto files = read_policy_directory(directory);
-  if (!files) return {before, files.error().message};
-  return {policy::next_generation(*before, *files, devices), ""};
-}
-
-std::vector<PolicyNews> policy_news(const PolicyReading& before, const PolicyReading& now,
-                                    const std::filesystem::path& directory) {
-  std::vector<PolicyNews> news;
-  if (!now.error.empty() && now.error != before.error) {
-    const auto kept = now.generation->policies.empty()
-                          ? std::string("; there are no policies")
-                          : "; the policies of generation " +
-                                std::to_string(now.generation->number) + " stay in force";
-    news.push_back({"policies_unreadable", now.error + kept});
-  }
-  if (now.error.empty() && !before.error.empty()) {
-    news.push_back({"policies_readable", directory.string() + " can be read again"});
-  }
-  for (const auto& file : now.generation->files) {
-    news_of_file(file, find_file(*before.generation, file.name), news);
-  }
-  if (now.generation->number != before.generation->number) {
-    news.push_back({"policies_changed",
-                    "generation " + std::to_string(now.generation->number) + " (" +
-                        now.generation->hash +
-                        ") is in force: " + std::to_string(now.generation->policies.size()) +
-                        (now.generation->policies.size() == 1 ? " policy" : " policies") + " in " +
-                        count(now.generation->files.size(), "file")});
-  }
-  return news;
-}
-
-// ---- over a restart ----
-
-std::string to_store(const policy::Generation& generation) {
-  auto files = nlohmann::json::array();
-  for (const auto& file : generation.files) {
-    if (!file.accepted) continue;
-    files.push_back({{"name", file.name}, {"text", file.accepted->text}});
-  }
-  const nlohmann::json store{{"version", 1}, {"generation", generation.number}, {"files", files}};
-  return store.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-}
-
-Result<std::shared_ptr<const policy::Generation>> from_store(const std::string& text) {
-  const auto store = nlohmann::json::parse(text, nullptr, false);
-  std::vector<policy::SourceFile> files;
-  std::uint64_t number = 0;
-  try {
-    if (store.at("version") != 1) return Error{"is of another version of mps-supervisor"};
-    number = store.at("generation").get<std::uint64_t>();
-    for (const auto& file : store.at("files")) {
-      files.push_back({file.at("name").get<std::string>(), file.at("text").get<std::string>(), ""});
-    }
-  } catch (const nlohmann::json::exception&) {
-    return Error{"is damaged"};
-  }
-  // They were checked against the devices of then.
-  auto generation = std::make_shared<policy::Generation>(*policy::next_generation({}, files, {}));
-  generation->number = number;
-  return std::shared_ptr<const policy::Generation>(std::move(generation));
-}
-
-// ---- the keeper ----
 
 PolicyKeeper::PolicyKeeper(const asio::any_io_executor& executor, Settings settings, Say say)
     : executor_(executor),
       settings_(std::move(settings)),
       say_(std::move(say)),
-      worker_(std::make_unique<asio::thread_pool>(1)),
+      reader_(executor),
+      writer_(executor),
       first_(executor),
       confirm_(executor),
-      reading_{std::make_shared<policy::Generation>(), ""},
-      changed_at_(std::chrono::system_clock::now()) {}
+      slow_(executor),
+      store_again_(executor),
+      changed_at_(std::chrono::system_clock::now()) {
+  reading_.generation = std::make_shared<policy::Generation>();
+}
 
 PolicyKeeper::~PolicyKeeper() {
   close();
@@ -148,11 +59,19 @@ void PolicyKeeper::close() {
   if (std::exchange(closed_, true)) return;
   watch_.reset();
   changed_ = nullptr;
-  first_.cancel();
-  confirm_.cancel();
-  worker_->stop();
-  worker_->join();
+  for (auto* timer : {&first_, &confirm_, &slow_, &store_again_}) timer->cancel();
+  reader_.close();
+  if (is_to_be_stored() && storing_ != reading_.generation) {
+    writer_.run([file = settings_.store, generation = reading_.generation]() -> SlowWork::Then {
+      static_cast<void>(write_store(file, *generation));
+      return [] {};
+    });
+  }
+  static_cast<void>(writer_.finish(k_store_at_the_end));
+  writer_.close();
 }
+
+// ---- starting ----
 
 void PolicyKeeper::load_store() {
   const auto text = read_file(settings_.store, k_store_limit);
@@ -165,24 +84,30 @@ void PolicyKeeper::load_store() {
   auto stored = from_store(*text);
   if (!stored) return trouble(stored.error().message);
   reading_.generation = *stored;
+  stored_ = *stored;
 }
 
 asio::awaitable<void> PolicyKeeper::start(std::vector<policy::DeviceFacts> devices,
                                           std::chrono::milliseconds limit) {
   const auto self = shared_from_this();
   devices_ = std::move(devices);
+  limit_ = limit;
   load_store();
   const std::weak_ptr<PolicyKeeper> weak = self;
-  watch_ = process::DirectoryWatch::create(executor_, settings_.directory, [weak] {
-    if (const auto keeper = weak.lock()) keeper->read_again();
-  });
-  first_.expires_after(limit);
+  process::DirectoryWatchSettings watch;
+  watch.concerns = may_be_policy;
+  watch.elsewhere = [weak](process::DirectoryWatchSettings::Job job) {
+    if (const auto keeper = weak.lock()) keeper->look_elsewhere(std::move(job));
+  };
+  watch_ = process::DirectoryWatch::create(
+      executor_, settings_.directory,
+      [weak] {
+        if (const auto keeper = weak.lock()) keeper->read_again();
+      },
+      watch);
+  first_.expires_at(asio::steady_timer::time_point::max());
   read_again();
   co_await first_.async_wait(asio::as_tuple(asio::use_awaitable));
-  if (read_once_ || closed_) co_return;
-  say_("policies_unreadable", "reading " + settings_.directory.string() + " takes longer than " +
-                                  format_duration(limit) +
-                                  "; what was known before is in force until it is read");
 }
 
 void PolicyKeeper::set_devices(std::vector<policy::DeviceFacts> devices) {
@@ -191,6 +116,54 @@ void PolicyKeeper::set_devices(std::vector<policy::DeviceFacts> devices) {
   if (watch_) read_again();
 }
 
+// ---- what may hang ----
+
+void PolicyKeeper::look_elsewhere(process::DirectoryWatchSettings::Job job) {
+  if (closed_) return;
+  begin_slow();
+  const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
+  reader_.run([weak, job = std::move(job)]() -> SlowWork::Then {
+    return [weak, then = job()] {
+      const auto keeper = weak.lock();
+      if (!keeper || keeper->closed_) return;
+      // A reading says that it is over.
+      if (keeper->end_slow()) keeper->read_again();
+      then();
+    };
+  });
+}
+
+void PolicyKeeper::begin_slow() {
+  if (looking_++ == 0) limit_slow();
+}
+
+void PolicyKeeper::limit_slow() {
+  slow_.expires_after(limit_);
+  const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
+  slow_.async_wait([weak](const boost::system::error_code& error) {
+    const auto keeper = weak.lock();
+    if (keeper && !error && keeper->looking_ > 0) keeper->too_slow();
+  });
+}
+
+// True where it was slow, and that was said.
+bool PolicyKeeper::end_slow() {
+  slow_.cancel();
+  if (--looking_ > 0) limit_slow();  // the next one
+  return std::exchange(is_slow_, false);
+}
+
+void PolicyKeeper::too_slow() {
+  if (closed_ || std::exchange(is_slow_, true)) return;
+  reading_.error =
+      "reading " + settings_.directory.string() + " takes longer than " + format_duration(limit_);
+  say_("policies_unreadable",
+       reading_.error + "; what was known before is in force until it is read");
+  first_.cancel();
+}
+
+// ---- reading ----
+
 // One reading at a time; what changes meanwhile is read after it.
 void PolicyKeeper::read_again() {
   if (closed_) return;
@@ -198,33 +171,36 @@ void PolicyKeeper::read_again() {
     again_ = true;
     return;
   }
+  ReadingOrder order{.directory = settings_.directory,
+                     .before = reading_.generation,
+                     .devices = devices_,
+                     .gone = std::nullopt};
+  if (read_once_) order.gone = gone_;
+  begin_slow();
   const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
-  asio::post(*worker_, [weak, executor = executor_, settings = settings_, devices = devices_,
-                        before = reading_.generation] {
-    auto done = std::make_shared<Done>();
-    done->reading = read_policies(settings.directory, before, devices);
-    const auto& now = *done->reading.generation;
-    if (now.number != before->number) {
-      if (auto stored = replace_file(settings.store, to_store(now)); !stored) {
-        done->store_trouble = stored.error().message;
-      }
-    }
-    asio::post(executor, [weak, done] {
-      if (const auto keeper = weak.lock()) keeper->take(std::move(*done));
-    });
+  reader_.run([weak, order = std::move(order), read = settings_.read]() -> SlowWork::Then {
+    auto fresh = std::make_shared<PolicyReading>(read(order));
+    return [weak, fresh] {
+      if (const auto keeper = weak.lock()) keeper->take(std::move(*fresh));
+    };
   });
 }
 
-bool PolicyKeeper::lost_files(const policy::Generation& fresh) const {
-  const auto& before = reading_.generation->files;
-  return std::any_of(before.begin(), before.end(), [&fresh](const policy::File& file) {
-    return file.accepted && find_file(fresh, file.name) == nullptr;
-  });
-}
-
-void PolicyKeeper::confirm_later() {
-  confirming_ = true;
-  confirm_.expires_after(k_gone_for_good);
+// When files that are missing now were first missed, and when to look again.
+void PolicyKeeper::take_gone(const PolicyReading& fresh) {
+  const auto now = std::chrono::steady_clock::now();
+  GoneFiles gone;
+  auto first = now;
+  for (const auto& name : fresh.kept) {
+    const auto known = gone_.find(name);
+    const auto since = known == gone_.end() ? now : known->second;
+    gone.emplace(name, since);
+    first = std::min(first, since);
+  }
+  gone_ = std::move(gone);
+  confirm_.cancel();
+  if (gone_.empty()) return;
+  confirm_.expires_at(first + k_gone_for_good);
   const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
   confirm_.async_wait([weak](const boost::system::error_code& error) {
     const auto keeper = weak.lock();
@@ -232,32 +208,66 @@ void PolicyKeeper::confirm_later() {
   });
 }
 
-void PolicyKeeper::take(Done done) {
+void PolicyKeeper::take(PolicyReading fresh) {
   if (closed_) return;
   reading_now_ = false;
+  static_cast<void>(end_slow());
+  take_gone(fresh);
   const bool first = !std::exchange(read_once_, true);
   if (first) first_.cancel();
-  if (!first && !confirming_ && lost_files(*done.reading.generation)) {
-    again_ = false;
-    return confirm_later();
-  }
-  confirming_ = false;
-  const auto news = policy_news(reading_, done.reading, settings_.directory);
-  const bool changed = done.reading.generation->number != reading_.generation->number;
-  reading_ = std::move(done.reading);
-  if (changed) changed_at_ = std::chrono::system_clock::now();
-  for (const auto& [kind, message] : news) say_(kind, message);
-  if (!done.store_trouble.empty() && done.store_trouble != store_trouble_) {
-    say_("policies_not_stored", done.store_trouble +
-                                    "; after a restart, what bad policy files said last is not "
-                                    "known");
-  }
-  if (changed) store_trouble_ = done.store_trouble;
   const auto trouble = watch_ ? watch_->trouble() : std::string();
   if (trouble != watch_trouble_ && !trouble.empty()) say_("policies_watch", trouble);
   watch_trouble_ = trouble;
-  if ((changed || first) && changed_) changed_();
+  if (!fresh.undecided) {
+    const auto news = policy_news(reading_, fresh, settings_.directory);
+    const bool changed = fresh.generation->number != reading_.generation->number;
+    reading_ = std::move(fresh);
+    if (changed) changed_at_ = std::chrono::system_clock::now();
+    for (const auto& [kind, message] : news) say_(kind, message);
+    store();
+    if ((changed || first) && changed_) changed_();
+  }
   if (std::exchange(again_, false)) read_again();
+}
+
+// ---- storing ----
+
+bool PolicyKeeper::is_to_be_stored() const {
+  return reading_.generation->number > 0 && !same(stored_, reading_.generation);
+}
+
+// Only what is in force, and until it is known to be on the disk.
+void PolicyKeeper::store() {
+  if (closed_ || storing_ || !is_to_be_stored()) return;
+  storing_ = reading_.generation;
+  store_again_.cancel();
+  const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
+  writer_.run([weak, generation = storing_, file = settings_.store]() -> SlowWork::Then {
+    const auto trouble = write_store(file, *generation);
+    return [weak, generation, trouble] {
+      if (const auto keeper = weak.lock()) keeper->stored(generation, trouble);
+    };
+  });
+}
+
+void PolicyKeeper::stored(const std::shared_ptr<const policy::Generation>& generation,
+                          const std::string& trouble) {
+  if (closed_) return;
+  storing_.reset();
+  if (!trouble.empty() && trouble != store_trouble_) {
+    say_("policies_not_stored",
+         trouble + "; after a restart, what bad policy files said last is not known");
+  }
+  store_trouble_ = trouble;
+  // A store that could not be written may have been cut off: it is not known what it holds.
+  stored_ = trouble.empty() ? generation : nullptr;
+  if (trouble.empty()) return store();  // of what has come meanwhile
+  store_again_.expires_after(settings_.store_again);
+  const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
+  store_again_.async_wait([weak](const boost::system::error_code& error) {
+    const auto keeper = weak.lock();
+    if (keeper && !error) keeper->store();
+  });
 }
 
 }  // namespace mps::app

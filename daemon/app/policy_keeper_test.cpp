@@ -2,12 +2,16 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <future>
+#include <thread>
 
 using namespace mps;
 using namespace mps::app;
@@ -27,6 +31,7 @@ struct World {
     std::string name = (fs::temp_directory_path() / "mps-keeper-XXXXXX").string();
     REQUIRE(::mkdtemp(name.data()) != nullptr);
     root = name;
+    store = root / "policies.json";
     fs::create_directory(root / "policies");
   }
   World(const World&) = delete;
@@ -38,12 +43,22 @@ struct World {
 
   void start(std::vector<policy::DeviceFacts> devices = {}) {
     keeper = std::make_shared<PolicyKeeper>(
-        io.get_executor(), PolicyKeeper::Settings{root / "policies", root / "policies.json"},
+        io.get_executor(),
+        PolicyKeeper::Settings{.directory = root / "policies",
+                               .store = store,
+                               .store_again = 1ms,
+                               .read =
+                                   [this](const ReadingOrder& order) {
+                                     if (hang.valid()) hang.wait();
+                                     auto reading = read_policies(order);
+                                     ++readings;
+                                     return reading;
+                                   }},
         [this](const std::string& kind, const std::string& message) {
           said.push_back({kind, message});
         });
     bool started = false;
-    boost::asio::co_spawn(io, keeper->start(std::move(devices), 60s),
+    boost::asio::co_spawn(io, keeper->start(std::move(devices), limit),
                           [&started](const std::exception_ptr&) { started = true; });
     run_until([&] { return started; });
   }
@@ -79,7 +94,17 @@ struct World {
     return found->second->client.active_thread_percentage->value;
   }
 
+  // Until as many readings more have been done.
+  void run_readings(int more) {
+    const int until = readings + more;
+    run_until([&] { return readings >= until; });
+  }
+
   fs::path root;
+  fs::path store;
+  std::chrono::milliseconds limit = 60s;
+  std::shared_future<void> hang;  // of readings, from the next start on
+  std::atomic<int> readings = 0;
   boost::asio::io_context io;
   std::vector<PolicyNews> said;
   std::shared_ptr<PolicyKeeper> keeper;
@@ -211,15 +236,86 @@ TEST_CASE("devices that came to be known later are checked against, and nothing 
   CHECK(world.percentage("team-a") == 1);
 }
 
-TEST_CASE("a store is read as it was written, and another version's is refused") {
-  const auto generation =
-      policy::next_generation({}, {{"a.yaml", text("team-a", 25), ""}, {"b.yaml", "bad", ""}}, {});
-  const auto again = from_store(to_store(*generation));
-  REQUIRE(again);
-  CHECK((*again)->number == 1);
-  CHECK((*again)->hash == generation->hash);
-  CHECK((*again)->policies.contains("team-a"));
-  CHECK(from_store("{\"version\": 2, \"generation\": 1, \"files\": []}").error().message ==
-        "is of another version of mps-supervisor");
-  CHECK(from_store("[]").error().message == "is damaged");
+TEST_CASE("a file that is moved away and written anew never left, also for the next supervisor") {
+  World world;
+  world.write("a.yaml", text("team-a", 25));
+  world.write("b.yaml", text("team-b", 30));
+  world.start();
+  fs::rename(world.root / "policies" / "a.yaml", world.root / "policies" / "a.yaml~");
+  world.run_readings(1);
+  // Others do not wait for it, and do not end the wait.
+  world.write("b.yaml", text("team-b", 35));
+  world.run_until([&] { return world.percentage("team-b") == 35; });
+  CHECK(world.percentage("team-a") == 25);
+  world.write("a.yaml", text("team-a", 25));
+  world.run_readings(1);
+  world.stop();
+  world.write("a.yaml", text("team-a", 250));
+  world.start();
+  CHECK(world.percentage("team-a") == 25);
+  CHECK(world.percentage("team-b") == 35);
+  CHECK(world.number() == 2);
+}
+
+TEST_CASE("a file that is renamed is never missed, and never an error") {
+  World world;
+  world.write("a.yaml", text("team-a", 25));
+  world.start();
+  world.keeper->on_change([&world] { CHECK(world.percentage("team-a") == 25); });
+  fs::rename(world.root / "policies" / "a.yaml", world.root / "policies" / "z.yaml");
+  world.run_until([&] { return world.number() == 2; });
+  CHECK(world.keeper->reading().generation->files[0].name == "z.yaml");
+  CHECK_FALSE(world.has_said("policy_error"));
+}
+
+TEST_CASE("a store that cannot be written is said once, and written when it can be") {
+  World world;
+  world.store = world.root / "state" / "policies.json";
+  world.write("a.yaml", text("team-a", 25));
+  world.start();
+  world.run_until([&] { return world.has_said("policies_not_stored"); });
+  CHECK(world.said.back().message ==
+        world.store.string() +
+            ".new: No such file or directory; after a restart, what bad policy files said last is "
+            "not known");
+  const auto count = world.said.size();
+  fs::create_directory(world.root / "state");
+  world.run_until([&] { return fs::exists(world.store); });
+  CHECK(world.said.size() == count);
+  world.stop();
+  world.write("a.yaml", "bad");
+  world.start();
+  CHECK(world.percentage("team-a") == 25);
+}
+
+TEST_CASE("a directory that hangs holds up nobody, and that is said each time") {
+  World world;
+  world.write("a.yaml", text("team-a", 25));
+  world.start();
+  world.stop();
+  world.said.clear();
+
+  std::promise<void> release;
+  world.hang = release.get_future().share();
+  world.limit = 1ms;
+  world.start();
+  const auto slow = "reading " + (world.root / "policies").string() + " takes longer than 1ms";
+  REQUIRE(world.said.size() == 1);
+  CHECK(world.said[0].kind == "policies_unreadable");
+  CHECK(world.said[0].message == slow + "; what was known before is in force until it is read");
+  CHECK(world.keeper->reading().error == slow);
+  CHECK(world.percentage("team-a") == 25);
+  SUBCASE("until it does not any more") {
+    world.write("a.yaml", text("team-a", 50));
+    release.set_value();
+    world.run_until([&] { return world.percentage("team-a") == 50; });
+    world.run_until([&] { return world.has_said("policies_readable"); });
+    CHECK(world.keeper->reading().error.empty());
+  }
+  SUBCASE("for ever") {
+    world.stop();
+    release.set_value();
+    // What holds the World has ended before it does.
+    while (world.readings < 2) std::this_thread::yield();
+  }
 }

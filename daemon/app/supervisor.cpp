@@ -14,6 +14,7 @@
 #include <csignal>
 #include <utility>
 
+#include "app/left_daemons.h"
 #include "app/notify.h"
 #include "base/text.h"
 
@@ -88,11 +89,12 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
       ledger_(std::move(ledger)),
       policies_(std::make_shared<PolicyKeeper>(
           io.get_executor(),
-          PolicyKeeper::Settings{settings_.policy_dir, settings_.state_dir / "policies.json"},
+          PolicyKeeper::Settings{.directory = settings_.policy_dir,
+                                 .store = settings_.state_dir / "policies.json"},
           [this](const std::string& kind, const std::string& message) { say(kind, message); })),
       fleet_(
-          io, settings_.run_dir,
-          [this](const WantedInstance& wanted) { return make_actor(wanted); },
+          io, [this] { return find_left_daemons(settings_.run_dir); },
+          [this](const WantedInstance& wanted) { return make_instance(wanted); },
           [this](const std::string& kind, const std::string& message) { say(kind, message); }),
       change_(io),
       started_at_(std::chrono::system_clock::now()) {
@@ -171,7 +173,7 @@ void Supervisor::settle_instances() {
                    inventory_is_sure());
 }
 
-std::shared_ptr<instance::Actor> Supervisor::make_actor(const WantedInstance& wanted) {
+std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wanted) {
   const instance::Layout layout(settings_.run_dir, wanted.id);
   instance::ActorSettings actor;
   actor.id = wanted.id;
@@ -186,8 +188,8 @@ std::shared_ptr<instance::Actor> Supervisor::make_actor(const WantedInstance& wa
                                                         .device = wanted.device});
   actor.machine = machine_settings(settings_);
   actor.machine.limits = wanted.limits;
-  return std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
-                                           recorder_);
+  return std::make_shared<ActorMember>(std::make_shared<instance::Actor>(
+      io_.get_executor(), std::move(actor), *follower_, recorder_));
 }
 
 void Supervisor::say_once(const std::string& about, const std::string& kind,
@@ -354,7 +356,7 @@ api::AgentStatus Supervisor::status() const {
   status.run_directory = settings_.run_dir.string();
   status.state_directory = settings_.state_dir.string();
   status.not_ready_because = fleet_.not_serving();
-  if (fleet_.size() == 0) {
+  if (fleet_.size() == 0 && status.not_ready_because.empty()) {
     status.not_ready_because =
         inventory_.error.empty() ? "no device that MPS can run on" : inventory_.error;
   }

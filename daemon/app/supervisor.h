@@ -64,7 +64,7 @@ class Supervisor : public api::Agent {
   // Whether nothing is missing from the inventory that might be there: only then can a daemon be
   // said to belong to no device.
   [[nodiscard]] bool inventory_is_sure() const;
-  std::shared_ptr<instance::Actor> make_actor(const WantedInstance& wanted);
+  std::shared_ptr<FleetMember> make_instance(const WantedInstance& wanted);
   void take_inventory(device::Inventory fresh);
   boost::asio::awaitable<void> settle_compute_modes();
   boost::asio::awaitable<void> put_back_compute_modes();

@@ -45,30 +45,33 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
   return result;
 }
 
-// What the child's descriptors 0 to 2 come from: copies above 2, so that none of them is
-// overwritten by another on its way down, whichever numbers the caller's have.
-Result<std::array<UniqueFd, 3>> standard_sources(const SpawnSpec& spec) {
+// What the child's descriptors come from: copies above all of them, so that none is overwritten by
+// another on its way down, whichever numbers the caller's have.
+Result<std::vector<UniqueFd>> sources_of(const SpawnSpec& spec) {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null) return Error::from_errno("open /dev/null", errno);
-  std::array<UniqueFd, 3> copies;
-  const std::array given{spec.stdin_fd, spec.stdout_fd, spec.stderr_fd};
-  for (std::size_t i = 0; i < copies.size(); ++i) {
-    const int source = given[i] < 0 ? null.get() : given[i];
-    copies[i].reset(::fcntl(source, F_DUPFD_CLOEXEC, 3));
-    if (!copies[i]) return Error::from_errno("copy descriptor " + std::to_string(source), errno);
+  std::vector<int> given{spec.stdin_fd, spec.stdout_fd, spec.stderr_fd};
+  for (auto& descriptor : given) descriptor = descriptor < 0 ? null.get() : descriptor;
+  given.insert(given.end(), spec.more_fds.begin(), spec.more_fds.end());
+  std::vector<UniqueFd> copies;
+  for (const int source : given) {
+    const auto lowest = static_cast<int>(given.size());
+    auto& copy = copies.emplace_back(::fcntl(source, F_DUPFD_CLOEXEC, lowest));
+    if (!copy) return Error::from_errno("copy descriptor " + std::to_string(source), errno);
   }
   return copies;
 }
 
 class FileActions {
  public:
-  explicit FileActions(const std::array<UniqueFd, 3>& sources) {
+  explicit FileActions(const std::vector<UniqueFd>& sources) {
     error_ = ::posix_spawn_file_actions_init(&actions_);
-    for (int i = 0; i < 3 && error_ == 0; ++i) {
+    const auto count = static_cast<int>(sources.size());
+    for (int i = 0; i < count && error_ == 0; ++i) {
       const int source = sources[static_cast<std::size_t>(i)].get();
       error_ = ::posix_spawn_file_actions_adddup2(&actions_, source, i);
     }
-    if (error_ == 0) error_ = ::posix_spawn_file_actions_addclosefrom_np(&actions_, 3);
+    if (error_ == 0) error_ = ::posix_spawn_file_actions_addclosefrom_np(&actions_, count);
   }
   FileActions(const FileActions&) = delete;
   FileActions& operator=(const FileActions&) = delete;
@@ -109,7 +112,7 @@ class Attributes {
 };
 
 Result<pid_t> start(const SpawnSpec& spec) {
-  const auto sources = standard_sources(spec);
+  const auto sources = sources_of(spec);
   if (!sources) return sources.error();
   const FileActions actions(*sources);
   const Attributes attributes(spec.new_session);

@@ -31,7 +31,8 @@ struct SpawnSpec {
   int stdin_fd = -1;                       // -1: /dev/null, here and below
   int stdout_fd = -1;
   int stderr_fd = -1;
-  bool new_session = true;  // setsid: it lives on when its parent dies or its terminal closes
+  std::vector<int> more_fds{};  // the child's 3, 4, …
+  bool new_session = true;      // setsid: it lives on when its parent dies or its terminal closes
 };
 
 // How a process ended. For an adopted process, whose parent somebody else is, neither is known.
@@ -48,8 +49,8 @@ struct ExitStatus {
 class Child {
  public:
   // Starts a program: default signal dispositions, an empty signal mask, no inherited descriptors
-  // but 0 to 2. A program that cannot be executed is an Error ("exec /x: No such file or
-  // directory"), with no zombie left.
+  // but 0 to 2 and those that are given besides. A program that cannot be executed is an Error
+  // ("exec /x: No such file or directory"), with no zombie left.
   static Result<Child> spawn(const boost::asio::any_io_executor& executor, const SpawnSpec& spec);
 
   // Takes up a process started by somebody else (an earlier supervisor; a server, whose parent is

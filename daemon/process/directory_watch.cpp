@@ -15,7 +15,9 @@
 #include <cstdint>
 #include <cstring>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "base/text.h"
@@ -35,6 +37,8 @@ constexpr std::uint32_t k_directory_events = IN_DELETE_SELF | IN_MOVE_SELF | IN_
 constexpr std::size_t k_buffer_size = 16384;
 // Of a turn of the reactor: some 2,700 events, the rest comes in the next one.
 constexpr std::size_t k_reads_per_turn = 8;
+constexpr std::size_t k_made =
+    4096;  // files that were made and not looked at; with more, any change
 
 // Which directory it is. While it is watched or open its number goes to no other.
 struct Identity {
@@ -61,15 +65,72 @@ bool is_being_written(const std::filesystem::path& path) {
   return ::lstat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode) && status.st_nlink == 1;
 }
 
+using SharedFd = std::shared_ptr<const UniqueFd>;
+
+// One look at the path, which may hang: what is known before it, and what it found.
+struct Look {
+  std::filesystem::path path;
+  std::chrono::milliseconds poll{};
+  std::optional<Identity> seen;  // what the path was when looked at last, and then what it is
+  int watch = -1;                // of that
+  SharedFd inotify;
+  std::vector<std::string> made;  // names of which only that they were made is known
+  std::uint64_t calls = 0;        // that there had been
+
+  bool replaced = false;
+  bool taken_up = false;  // with a new watch, or a trouble why there is none
+  std::string trouble;
+  bool made_whole = false;
+  bool being_written = false;
+};
+
+void fail(Look& look, std::string_view call, int error_number) {
+  look.trouble = describe_watch_trouble(look.path, look.poll, call, error_number);
+}
+
+void take_up(Look& look) {
+  look.taken_up = true;
+  if (!look.inotify) {
+    UniqueFd made(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+    if (!made) return fail(look, "inotify_init1", errno);
+    look.inotify = std::make_shared<const UniqueFd>(std::move(made));
+  }
+  const UniqueFd directory(::open(look.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  struct stat status {};
+  if (!directory || ::fstat(directory.get(), &status) != 0) {
+    if (errno != ENOENT && errno != ENOTDIR) fail(look, "open", errno);
+    return;
+  }
+  // By way of /proc what is watched is what was identified, whatever the path is by now.
+  look.seen = identity_of(status);
+  const auto path = "/proc/self/fd/" + std::to_string(directory.get());
+  look.watch = ::inotify_add_watch(look.inotify->get(), path.c_str(), k_events | IN_ONLYDIR);
+  if (look.watch < 0) fail(look, "inotify_add_watch", errno);
+}
+
+void find_out(Look& look) {
+  const auto found = identify(look.path);
+  look.replaced = found != look.seen;
+  if (look.replaced && look.watch >= 0) {
+    ::inotify_rm_watch(look.inotify->get(), look.watch);
+    look.watch = -1;
+  }
+  look.seen = found;
+  if (found && look.watch < 0) take_up(look);
+  for (const auto& name : look.made) {
+    (is_being_written(look.path / name) ? look.being_written : look.made_whole) = true;
+  }
+}
+
 // Only handlers share it with its owner, weakly, so that those still queued when the owner goes
 // find out and do nothing.
 class Core : public std::enable_shared_from_this<Core> {
  public:
   Core(const asio::any_io_executor& executor, std::filesystem::path path,
-       DirectoryWatch::Callback callback, const DirectoryWatchSettings& settings)
+       DirectoryWatch::Callback callback, DirectoryWatchSettings settings)
       : path_(std::move(path)),
         callback_(std::move(callback)),
-        settings_(settings),
+        settings_(std::move(settings)),
         inotify_(executor),
         timer_(executor) {}
 
@@ -77,32 +138,38 @@ class Core : public std::enable_shared_from_this<Core> {
   [[nodiscard]] const std::string& trouble() const { return trouble_; }
 
  private:
-  struct Noticed {
-    bool change = false;
-    bool other_directory = false;  // perhaps: look at once
-  };
-
-  bool look();
-  void take_up();
-  bool open_inotify();
+  void look();
+  void take(const Look& look);
+  void take_inotify(const SharedFd& inotify);
   void drop_watch();
-  void fail(std::string_view call, int error_number);
   void await_tick();
   void on_tick();
   void await_events();
   void on_events(const boost::system::error_code& error);
-  Noticed read_events();
-  void take(const inotify_event& event, const char* name, Noticed& noticed);
+  void read_events();
+  void take(const inotify_event& event, const char* name);
   void call();
 
   std::filesystem::path path_;
   DirectoryWatch::Callback callback_;
   DirectoryWatchSettings settings_;
-  asio::posix::stream_descriptor inotify_;
+  SharedFd shared_;                         // the inotify instance, for looking elsewhere
+  asio::posix::stream_descriptor inotify_;  // the same one
   asio::steady_timer timer_;
   std::optional<Identity> seen_;  // what the path was when looked at last
   int watch_ = -1;
+  int lost_watch_ = -1;  // its directory was gone before its look had come back
+
+  // What was noticed and is not dealt with:
+  bool change_ = false;
+  bool other_directory_ = false;  // perhaps: look at once
+  std::vector<std::string> made_;
+  bool ticked_ = false;
+
+  bool started_ = false;
+  bool looking_ = false;
   bool unfinished_ = false;  // a file was made whose close has not been seen
+  std::uint64_t calls_ = 0;
   Clock::time_point last_call_ = Clock::now();
   std::string trouble_;
 };
@@ -112,59 +179,74 @@ void Core::start() {
   await_tick();
 }
 
-// True where the contents may be others than before, for all that is known here.
-bool Core::look() {
-  const auto found = identify(path_);
-  const bool replaced = found != seen_;
-  if (replaced) drop_watch();
-  seen_ = found;
-  if (!found) trouble_.clear();
-  if (!found || watch_ >= 0) return replaced;
-  take_up();
-  return true;
+// One at a time. What comes meanwhile is looked at after it.
+void Core::look() {
+  if (std::exchange(looking_, true)) return;
+  other_directory_ = false;
+  auto look = std::make_shared<Look>();
+  look->path = path_;
+  look->poll = settings_.poll;
+  look->seen = seen_;
+  look->watch = watch_;
+  look->inotify = shared_;
+  look->made = std::exchange(made_, {});
+  look->calls = calls_;
+  auto job = [look, weak = weak_from_this()]() -> DirectoryWatchSettings::Then {
+    find_out(*look);
+    return [look, weak] {
+      if (const auto core = weak.lock()) core->take(*look);
+    };
+  };
+  if (settings_.elsewhere) {
+    settings_.elsewhere(std::move(job));
+  } else {
+    job()();
+  }
 }
 
-void Core::take_up() {
-  trouble_.clear();
-  if (!open_inotify()) return;
-  const UniqueFd directory(::open(path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  struct stat status {};
-  if (!directory || ::fstat(directory.get(), &status) != 0) {
-    if (errno != ENOENT && errno != ENOTDIR) fail("open", errno);
+void Core::take(const Look& look) {
+  looking_ = false;
+  seen_ = look.seen;
+  if (look.replaced || look.taken_up) {
+    watch_ = look.watch == lost_watch_ ? -1 : look.watch;
+    trouble_ = look.trouble;
+  }
+  lost_watch_ = -1;
+  if (look.taken_up && look.inotify != shared_) take_inotify(look.inotify);
+  // What was made before a call is among what was read after it.
+  if (look.being_written && look.calls == calls_) unfinished_ = true;
+  bool calling = std::exchange(change_, false) || look.made_whole;
+  // The first look is no change: nothing has been read yet.
+  if (std::exchange(started_, true)) calling |= look.replaced || look.taken_up;
+  if (std::exchange(ticked_, false)) {
+    calling |= unfinished_ || Clock::now() - last_call_ >= settings_.refresh;
+  }
+  if (calling) made_.clear();
+  if (other_directory_ || !made_.empty()) this->look();
+  if (calling) call();
+}
+
+void Core::take_inotify(const SharedFd& inotify) {
+  UniqueFd own(::fcntl(inotify->get(), F_DUPFD_CLOEXEC, 0));
+  boost::system::error_code error;
+  if (own) {
+    inotify_.assign(own.get(), error);
+  } else {
+    error.assign(errno, boost::system::system_category());
+  }
+  if (error) {
+    trouble_ = describe_watch_trouble(path_, settings_.poll, "watch inotify", error.value());
+    watch_ = -1;
     return;
   }
-  // By way of /proc what is watched is what was identified, whatever the path is by now.
-  seen_ = identity_of(status);
-  const auto path = "/proc/self/fd/" + std::to_string(directory.get());
-  watch_ = ::inotify_add_watch(inotify_.native_handle(), path.c_str(), k_events | IN_ONLYDIR);
-  if (watch_ < 0) fail("inotify_add_watch", errno);
-}
-
-bool Core::open_inotify() {
-  if (inotify_.is_open()) return true;
-  UniqueFd descriptor(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
-  if (!descriptor) {
-    fail("inotify_init1", errno);
-    return false;
-  }
-  boost::system::error_code error;
-  inotify_.assign(descriptor.get(), error);
-  if (error) {
-    fail("watch inotify", error.value());
-    return false;
-  }
-  static_cast<void>(descriptor.release());
+  static_cast<void>(own.release());
+  shared_ = inotify;
   await_events();
-  return true;
 }
 
 void Core::drop_watch() {
   if (watch_ >= 0) ::inotify_rm_watch(inotify_.native_handle(), watch_);
   watch_ = -1;
-}
-
-void Core::fail(std::string_view call, int error_number) {
-  trouble_ = describe_watch_trouble(path_, settings_.poll, call, error_number);
 }
 
 void Core::await_tick() {
@@ -177,9 +259,8 @@ void Core::await_tick() {
 
 void Core::on_tick() {
   await_tick();
-  const bool changed = look();
-  const bool due = Clock::now() - last_call_ >= settings_.refresh;
-  if (changed || unfinished_ || due) call();
+  ticked_ = true;
+  look();
 }
 
 void Core::await_events() {
@@ -191,14 +272,17 @@ void Core::await_events() {
 
 void Core::on_events(const boost::system::error_code& error) {
   if (error == asio::error::operation_aborted || !inotify_.is_open()) return;
-  const auto noticed = read_events();
+  read_events();
   if (inotify_.is_open()) await_events();
-  const bool replaced = noticed.other_directory && look();
-  if (noticed.change || replaced) call();
+  if (other_directory_ || (!change_ && !made_.empty())) {
+    look();
+  } else if (std::exchange(change_, false)) {
+    made_.clear();
+    call();
+  }
 }
 
-Core::Noticed Core::read_events() {
-  Noticed noticed;
+void Core::read_events() {
   alignas(inotify_event) std::array<char, k_buffer_size> buffer{};
   for (std::size_t i = 0; i < k_reads_per_turn; ++i) {
     const auto got = ::read(inotify_.native_handle(), buffer.data(), buffer.size());
@@ -206,8 +290,10 @@ Core::Noticed Core::read_events() {
       // Never seen. A new instance is made, at the latest at the next poll.
       boost::system::error_code ignored;
       inotify_.close(ignored);
+      shared_.reset();
       watch_ = -1;
-      return {.change = true, .other_directory = true};
+      change_ = other_directory_ = true;
+      return;
     }
     if (got <= 0) break;
     const auto end = static_cast<std::size_t>(got);
@@ -215,36 +301,39 @@ Core::Noticed Core::read_events() {
       inotify_event event{};
       std::memcpy(&event, buffer.data() + at, sizeof(event));
       at += sizeof(event);
-      take(event, event.len > 0 ? buffer.data() + at : "", noticed);
+      take(event, event.len > 0 ? buffer.data() + at : "");
       at += event.len;
     }
   }
-  return noticed;
 }
 
-void Core::take(const inotify_event& event, const char* name, Noticed& noticed) {
+void Core::take(const inotify_event& event, const char* name) {
   if ((event.mask & IN_Q_OVERFLOW) != 0) {
-    noticed = {.change = true, .other_directory = true};
+    change_ = other_directory_ = true;
     drop_watch();  // that its directory is gone may be among what was lost
   }
-  if (event.wd != watch_ || watch_ < 0) return;  // of a directory that we have left
-  if ((event.mask & k_directory_events) != 0) noticed.other_directory = true;
+  if (event.wd != watch_ || watch_ < 0) {  // of a directory that we have left, or will watch soon
+    if (looking_ && (event.mask & IN_IGNORED) != 0) lost_watch_ = event.wd;
+    return;
+  }
+  if ((event.mask & k_directory_events) != 0) other_directory_ = true;
   if ((event.mask & IN_IGNORED) != 0) {
     // The directory is gone, and another may have got its number.
     watch_ = -1;
-    noticed.other_directory = true;
+    other_directory_ = true;
   }
-  if (noticed.change) return;
-  if ((event.mask & IN_CREATE) != 0 && is_being_written(path_ / name)) {
-    unfinished_ = true;
-  } else {
-    noticed.change = true;
+  if (event.len > 0 && settings_.concerns && !settings_.concerns(name)) return;
+  if ((event.mask & IN_CREATE) == 0 || (event.mask & IN_ISDIR) != 0 || made_.size() >= k_made) {
+    change_ = true;
+  } else if (!change_) {
+    made_.emplace_back(name);
   }
 }
 
 // The last thing that a handler does: the callback may destroy the DirectoryWatch.
 void Core::call() {
   unfinished_ = false;
+  ++calls_;
   last_call_ = Clock::now();
   callback_();
 }

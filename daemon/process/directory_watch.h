@@ -6,7 +6,8 @@
 // on another directory, and a call now and then for file systems where inotify says nothing (NFS,
 // some of FUSE). Without inotify (its instances or watches are used up) the poll is all there is.
 //
-// Threading: on the executor given, one thread.
+// Threading: on the executor given, one thread. Looking at the path may hang (a file system of a
+// network): it can be done elsewhere.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -20,10 +21,18 @@
 namespace mps::process {
 
 struct DirectoryWatchSettings {
+  using Then = std::function<void()>;
+  using Job = std::function<Then()>;
+
   // Looks every so often whether the path is another directory by now.
   std::chrono::milliseconds poll = std::chrono::seconds(1);
   // Calls at least so often, whether anything was noticed or not; at a poll, so never more often.
   std::chrono::milliseconds refresh = std::chrono::seconds(60);
+  // Whether a change of this name in the directory matters. Empty: all do.
+  std::function<bool(std::string_view)> concerns = {};
+  // Runs a job where it may hang, then what it returns on the executor (or never, in the end). One
+  // at a time. Empty: both at once, in place.
+  std::function<void(Job)> elsewhere = {};
 };
 
 class DirectoryWatch {
@@ -35,7 +44,7 @@ class DirectoryWatch {
   using Callback = std::function<void()>;
 
   // Cannot fail: see trouble(). Does not call from inside, nor for what is there already, so read
-  // the directory after this and nothing is missed.
+  // the directory after this (where jobs run elsewhere: after the first) and nothing is missed.
   static std::unique_ptr<DirectoryWatch> create(const boost::asio::any_io_executor& executor,
                                                 std::filesystem::path path, Callback callback,
                                                 const DirectoryWatchSettings& settings = {});

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <cerrno>
 #include <chrono>
@@ -16,6 +17,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "process/test_support.h"
 
@@ -29,8 +32,8 @@ namespace fs = std::filesystem;
 namespace {
 
 // So long that what a test sees came from inotify, or so short that it need not wait.
-constexpr DirectoryWatchSettings k_inotify_alone{.poll = 1h, .refresh = 1h};
-constexpr DirectoryWatchSettings k_polling{.poll = 2ms, .refresh = 1h};
+const DirectoryWatchSettings k_inotify_alone{.poll = 1h, .refresh = 1h};
+const DirectoryWatchSettings k_polling{.poll = 2ms, .refresh = 1h};
 
 void write(const fs::path& path, std::string_view text = "text") {
   std::ofstream file(path);
@@ -352,5 +355,110 @@ TEST_CASE_FIXTURE(Fixture, "a callback may destroy it") {
     write(path / "a.yaml");
     CHECK(run_until(io, [&] { return calls == 1; }));
     CHECK(noticed() == 0);
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "names that are of no concern call nobody") {
+  auto settings = k_inotify_alone;
+  settings.concerns = [](std::string_view name) { return name != "other"; };
+  start(settings);
+  write(path / "other");
+  fs::remove(path / "other");
+  fs::create_symlink("nowhere", path / "other");
+  CHECK(noticed() == 0);
+  write(path / "a.yaml");
+  CHECK(noticed() == 1);
+  fs::remove_all(path);
+  CHECK(noticed() == 1);
+}
+
+namespace {
+
+// Looks that wait until they are let.
+struct Elsewhere : Fixture {
+  void start_elsewhere(DirectoryWatchSettings settings) {
+    settings.elsewhere = [this](DirectoryWatchSettings::Job job) {
+      jobs.push_back(std::move(job));
+    };
+    start(settings);
+  }
+  // All looks, as a thread would do them, and what follows from them.
+  void look() {
+    while (!jobs.empty()) {
+      auto all = std::exchange(jobs, {});
+      for (auto& job : all) asio::post(io, job());
+      all.clear();
+      io.restart();
+      io.poll();
+    }
+  }
+  std::vector<DirectoryWatchSettings::Job> jobs;
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Elsewhere, "a path that hangs when it is looked at hangs only where it is") {
+  write(path / "a.yaml");
+  start_elsewhere(k_polling);
+  REQUIRE(jobs.size() == 1);
+  // Polls come and go, and make no more of them.
+  CHECK(io.run_for(20ms) > 1);
+  CHECK(jobs.size() == 1);
+  CHECK(calls == 0);
+  look();
+  CHECK(calls == 0);  // what is there already
+  CHECK(watch->trouble().empty());
+  SUBCASE("what was closed is told without a look") {
+    write(path / "a.yaml");
+    noticed();
+    CHECK(calls == 1);
+  }
+  SUBCASE("what was made is looked at") {
+    calls = 0;
+    fs::create_symlink("a.yaml", path / "link.yaml");
+    REQUIRE(run_until(io, [&] { return !jobs.empty(); }));
+    CHECK(calls == 0);
+    look();
+    CHECK(calls == 1);
+  }
+  SUBCASE("a file that was closed meanwhile is told once") {
+    calls = 0;
+    watch.reset();
+    jobs.clear();
+    start_elsewhere(k_inotify_alone);
+    look();
+    auto file = open_file(path / "new.yaml", O_WRONLY | O_CREAT);
+    io.restart();
+    io.poll();
+    REQUIRE(jobs.size() == 1);
+    file.reset();
+    io.restart();
+    io.poll();
+    CHECK(calls == 1);
+    look();
+    CHECK(calls == 1);
+  }
+  SUBCASE("another directory is taken up") {
+    fs::rename(path, folder / "old");
+    fs::create_directory(path);
+    calls = 0;
+    REQUIRE(run_until(io, [&] {
+      look();
+      return calls > 0;
+    }));
+    calls = 0;
+    write(path / "b.yaml");
+    REQUIRE(run_until(io, [&] {
+      look();
+      return calls > 0;
+    }));
+    CHECK(watch->trouble().empty());
+  }
+  SUBCASE("destroyed while it hangs, it leaves nothing") {
+    REQUIRE(run_until(io, [&] { return !jobs.empty(); }));
+    calls = 0;
+    watch.reset();
+    look();
+    CHECK(calls == 0);
   }
 }

@@ -75,6 +75,7 @@ class Dedicated(PolicySuite):
         supervisor.policies.put("team-a.yaml", text.replace("dedicated", "dedicate"))
         error = supervisor.events.wait("policy_error")
         self.assertTrue(error["message"].endswith(KEPT), error["message"])
+        self.wait_stored(supervisor)
         supervisor.kill9()
         supervisor.start(wait_ready=[SHARED, TEAM_A])
         self.check_limits(supervisor, 60, "8Gi", TEAM_A)
@@ -220,6 +221,17 @@ class WithClients(PolicySuite):
         self.end(probe)
         supervisor.events.wait("stopped", mark, TEAM_A)
         self.wait_gone(supervisor, TEAM_A)
+
+    def test_an_end_with_stop_instances_ends_those_that_leave_too(self):
+        supervisor = self.supervisor().start(flags=["--stop-instances"])
+        self.dedicated(supervisor)
+        self.client(supervisor, TEAM_A)
+        mark = self.mark(supervisor)
+        supervisor.policies.remove("team-a.yaml")
+        supervisor.events.wait("draining", mark, TEAM_A)
+        self.assertEqual(supervisor.terminate(), 0)
+        for name in (SHARED, TEAM_A):
+            self.assertEqual(control_daemons(supervisor.pipe(name)), [])
 
     def test_it_is_wanted_again_while_it_drains(self):
         supervisor = self.supervisor().start()

@@ -164,6 +164,7 @@ class BadFiles(PolicySuite):
         )
 
         # The last good version outlives the supervisor, and so does the daemon.
+        self.wait_stored(supervisor)
         daemon = supervisor.instance()["control"]["pid"]
         supervisor.kill9()
         supervisor.start()
@@ -178,6 +179,62 @@ class BadFiles(PolicySuite):
         self.assertEqual(mended["message"], "all.yaml is good again")
         self.check_limits(supervisor, 35, "3Gi")
         self.assertEqual(self.policy_status(supervisor)["generation"], before["generation"] + 1)
+
+    def test_a_file_that_is_moved_away_and_written_anew_at_once(self):
+        supervisor = self.supervisor().start()
+        policies = supervisor.policies
+        text = policy(percentage=25, memory="2Gi")
+        policies.put("all.yaml", text)
+        self.check_limits(supervisor, 25, "2Gi")
+        for percentage in (30, 31, 32):
+            os.rename(policies.path / "all.yaml", policies.path / "all.yaml~")
+            # What else changes meanwhile is in force at once, and does not make the other go.
+            policies.put("team-a.yaml", policy("team-a", percentage=percentage, memory="1Gi"))
+            policies.put("all.yaml", text)
+            self.check_limits(supervisor, percentage, "2Gi")
+        self.assertEqual(supervisor.events.of("policy_error"), [])
+
+        self.wait_stored(supervisor)
+        supervisor.kill9()
+        mark = supervisor.events.last_id()
+        policies.put("all.yaml", policy(percentage=250, memory="3Gi"))
+        supervisor.start()
+        error = supervisor.events.wait("policy_error", mark)
+        self.assertEqual(error["message"], self.TOO_MUCH + KEPT)
+        self.check_limits(supervisor, 32, "2Gi")
+
+    def test_a_file_that_gets_another_name(self):
+        supervisor = self.supervisor().start()
+        path = supervisor.policies.path
+        supervisor.policies.put("a.yaml", policy(percentage=25, memory="2Gi"))
+        self.check_limits(supervisor, 25, "2Gi")
+        number = self.policy_status(supervisor)["generation"]
+        os.rename(path / "a.yaml", path / "z.yaml")
+        self.wait_generation(supervisor, number + 1)
+        self.check_limits(supervisor, 25, "2Gi")
+        self.assertEqual(supervisor.events.of("policy_error"), [])
+
+    def test_a_config_map_whose_version_is_missing(self):
+        supervisor = self.supervisor().start()
+        path = supervisor.policies.path
+        supervisor.policies.swap_config_map({"all.yaml": policy(percentage=25, memory="2Gi")})
+        self.check_limits(supervisor, 25, "2Gi")
+        version = os.readlink(path / "..data")
+        os.symlink("nowhere", path / "..data_tmp")
+        os.rename(path / "..data_tmp", path / "..data")
+        gone = supervisor.events.wait("policies_unreadable")
+        number = self.policy_status(supervisor)["generation"]
+        self.assertEqual(
+            gone["message"],
+            f"cannot read the policy directory {path}/..data: No such file or directory; the "
+            f"policies of generation {number} stay in force",
+        )
+        self.check_limits(supervisor, 25, "2Gi")
+        os.symlink(version, path / "..data_tmp")
+        os.rename(path / "..data_tmp", path / "..data")
+        supervisor.events.wait("policies_readable", gone["id"])
+        self.check_limits(supervisor, 25, "2Gi")
+        self.assertEqual(self.policy_status(supervisor)["generation"], number)
 
     def test_a_file_that_was_never_good_lets_nobody_in(self):
         supervisor = self.supervisor()
@@ -263,6 +320,7 @@ class BadFiles(PolicySuite):
         self.assertEqual(self.policy_status(supervisor)["error"], trouble)
         self.check_limits(supervisor, 25, "2Gi")
 
+        self.wait_stored(supervisor)
         supervisor.kill9()
         supervisor.start()
         gone = supervisor.events.wait("policies_unreadable", gone["id"])
@@ -437,7 +495,9 @@ class Shown(PolicySuite):
                 "team-b": ("bad.yaml", "refused"),
             },
         )
-        status, output, errors = supervisor.ctl("policy", "explain", "team-a", "-o", "json")
+        status, output, errors = supervisor.ctl(
+            "policy", "explain", "--namespace", "team-a", "-o", "json"
+        )
         self.assertEqual((status, errors), (0, ""))
         (device,) = json.loads(output)["devices"]
         self.assertEqual((device["admitted"], device["instance"]), (True, TEAM_A))
@@ -445,7 +505,9 @@ class Shown(PolicySuite):
             device["limits"]["activeThreadPercentage"],
             {"value": 60, "from": "team-a.yaml:7:29 (spec.client)"},
         )
-        status, output, _ = supervisor.ctl("policy", "explain", "team-b", "-o", "json")
+        status, output, _ = supervisor.ctl(
+            "policy", "explain", "--namespace", "team-b", "-o", "json"
+        )
         (device,) = json.loads(output)["devices"]
         self.assertFalse(device["admitted"])
         self.assertIn('must be above 0 and at most 100: "250"', device["reason"])

@@ -1,5 +1,7 @@
 """What the suites about policies share: limits as they are shown and as the daemon has them."""
 
+import json
+
 from harness import Suite, control_daemons, wait_until
 
 SHARED = "gpu0.shared"
@@ -56,6 +58,18 @@ class PolicySuite(Suite):
 
     def policy_status(self, supervisor):
         return supervisor.get("/v1/status")["policies"]
+
+    def wait_stored(self, supervisor):
+        """What is in force is on the disk as well, soon after: the next supervisor knows it."""
+
+        def stored():
+            try:
+                text = (supervisor.state / "policies.json").read_text()
+            except FileNotFoundError:
+                return False
+            return json.loads(text)["generation"] == self.policy_status(supervisor)["generation"]
+
+        wait_until(stored, "policies.json is of this generation")
 
     def wait_generation(self, supervisor, number):
         wait_until(

@@ -1,0 +1,48 @@
+// One instance as the fleet sees it: so little that a test can be one.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "instance/actor.h"
+
+namespace mps::app {
+
+class FleetMember {
+ public:
+  virtual ~FleetMember() = default;
+
+  // As the Actor's own.
+  virtual void start(const std::optional<instance::FoundDaemon>& found) = 0;
+  virtual std::optional<instance::VerbRefused> ask(const instance::Input& verb) = 0;
+  [[nodiscard]] virtual instance::Snapshot snapshot() const = 0;
+  [[nodiscard]] virtual instance::State state() const = 0;
+  [[nodiscard]] virtual bool daemon_runs() const = 0;
+  virtual void on_change(std::function<void()> listener) = 0;
+  // Lets go of everything but the listener that refuses, which goes with the last who holds it.
+  virtual void close() = 0;
+};
+
+class ActorMember final : public FleetMember {
+ public:
+  explicit ActorMember(std::shared_ptr<instance::Actor> actor) : actor_(std::move(actor)) {}
+
+  void start(const std::optional<instance::FoundDaemon>& found) override { actor_->start(found); }
+  std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
+    return actor_->ask(verb);
+  }
+  [[nodiscard]] instance::Snapshot snapshot() const override { return actor_->snapshot(); }
+  [[nodiscard]] instance::State state() const override { return actor_->state(); }
+  [[nodiscard]] bool daemon_runs() const override { return actor_->daemon_runs(); }
+  void on_change(std::function<void()> listener) override {
+    actor_->on_change(std::move(listener));
+  }
+  void close() override { actor_->close(); }
+
+ private:
+  std::shared_ptr<instance::Actor> actor_;
+};
+
+}  // namespace mps::app
