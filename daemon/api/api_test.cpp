@@ -133,12 +133,27 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
     "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": null, "devices": 0,
     "devicesError": "NVML: not there", "instances": 1, "instancesByState": {"failed": 1},
     "clients": 1, "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}],
+    "noCeiling": [],
     "policies": {"generation": 1, "hash": ")" + agent.policies_.generation->hash +
                                                                     R"(",
                  "changedAt": "2026-11-20T09:00:00.000Z",
                  "directory": "/etc/mps-supervisor/policies", "files": 1, "badFiles": 1,
                  "error": "cannot read it"},
     "lastEventId": 1, "journalWriteErrors": 0})"));
+}
+
+TEST_CASE_FIXTURE(Fixture, "status says which ceilings there are not, and because of whom") {
+  auto& one = agent.instances_[0];
+  one.limits.active_thread_percentage = 100.0;
+  one.percentage_from = "default.yaml:17:29 (spec.client)";
+  auto second = one;
+  second.id = "gpu1.shared";
+  second.limits = {50.0, std::nullopt, 0};
+  agent.instances_.push_back(second);
+  CHECK(json::parse(reply("GET", "/v1/status").body)["noCeiling"] == json::parse(R"j([
+    {"instance": "gpu0.shared", "limit": "activeThreadPercentage",
+     "from": "default.yaml:17:29 (spec.client)"},
+    {"instance": "gpu1.shared", "limit": "pinnedDeviceMemory", "from": null}])j"));
 }
 
 TEST_CASE_FIXTURE(Fixture, "policies, in force and refused") {

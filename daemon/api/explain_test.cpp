@@ -44,8 +44,8 @@ TEST_CASE("every value has its place, and what is below the ceiling is said") {
                                 {"team-a", {{"app", "nb"}}});
   CHECK(answer["devices"][0] == json::parse(R"j({
     "device": "gpu0", "uuid": "GPU-0a", "admitted": true, "reason": null,
-    "policy": {"namespace": "team-a", "file": "a.yaml", "line": 4}, "byDefault": false,
-    "override": 0,
+    "policy": {"namespace": "team-a", "file": "a.yaml", "line": 4, "isolation": "shared"},
+    "byDefault": false, "override": 0,
     "limits": {
       "activeThreadPercentage": {"value": 25.0, "from": "a.yaml:7:36 (spec.client)"},
       "pinnedDeviceMemoryMiB": {"value": 1024,
@@ -74,6 +74,7 @@ TEST_CASE("dedicated namespaces have an instance and a ceiling of their own") {
                                 {"team-a", {}});
   const auto& first = answer["devices"][0];
   CHECK(first["instance"] == "gpu0.ns-team-a");
+  CHECK(first["policy"]["isolation"] == "dedicated");
   CHECK(first["ceiling"]["activeThreadPercentage"]["value"] == 25.0);
   CHECK(first["notes"].empty());
 }

@@ -64,6 +64,18 @@ json limits_to_json(const instance::Snapshot& snapshot) {
             {"pinnedDeviceMemoryMiB", text_or_null(snapshot.memory_from)}}}};
 }
 
+// Limits that some policy lifts for everybody on the instance, and which.
+void add_missing_ceilings(json& list, const instance::Snapshot& instance) {
+  const auto add = [&](const char* limit, const std::string& from) {
+    list.push_back({{"instance", instance.id}, {"limit", limit}, {"from", text_or_null(from)}});
+  };
+  const auto& limits = instance.limits;
+  if (limits.active_thread_percentage >= 100.0) {
+    add("activeThreadPercentage", instance.percentage_from);
+  }
+  if (!limits.pinned_memory_mebibytes) add("pinnedDeviceMemory", instance.memory_from);
+}
+
 }  // namespace
 
 json to_json(const Event& event) {
@@ -161,9 +173,11 @@ json status_to_json(const Agent& agent, const EventLog& log) {
   std::size_t clients = 0;
   auto states = json::object();
   auto errors = json::array();
+  auto missing = json::array();
   const auto instances = agent.instances();
   for (const auto& instance : instances) {
     clients += instance.clients.size();
+    add_missing_ceilings(missing, instance);
     const std::string state = instance::to_string(instance.state);
     states[state] = states.value(state, 0) + 1;
     if (instance.last_error.empty()) continue;
@@ -176,6 +190,7 @@ json status_to_json(const Agent& agent, const EventLog& log) {
   status["instancesByState"] = states;
   status["clients"] = clients;
   status["lastErrors"] = errors;
+  status["noCeiling"] = missing;
   status["policies"] = to_json(agent.policies());
   status["lastEventId"] = log.last_id();
   status["journalWriteErrors"] = log.write_errors();

@@ -3,6 +3,10 @@
 
 #include <algorithm>
 #include <cctype>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <regex>
 #include <set>
 #include <string>
 
@@ -49,7 +53,49 @@ Lines described_by_document() {
   return lines;
 }
 
+std::string source_text(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// The kinds of events that the sources name where they tell of one.
+Lines kinds_of_sources() {
+  // Two that are put together where they are told: "channel_" and the state, and who asked.
+  Lines kinds{"channel_busy", "channel_blocked", "channel_unanswered", "client_asked"};
+  const std::regex telling(
+      R"re(\b(?:emit|say|say_|news\.push_back)\(\s*\{?\s*"([a-z_]+)",|\bsay_once\([^,]*,\s*"([a-z_]+)")re");
+  for (const char* room : {"app", "instance"}) {
+    const auto directory = std::filesystem::path(MPS_SOURCE_DIRECTORY) / "daemon" / room;
+    for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+      const auto name = entry.path().filename().string();
+      if (!name.ends_with(".cpp") || name.ends_with("_test.cpp")) continue;
+      const auto text = source_text(entry.path());
+      for (auto at = std::sregex_iterator(text.begin(), text.end(), telling);
+           at != std::sregex_iterator(); ++at) {
+        kinds.insert((*at)[1].matched ? (*at)[1].str() : (*at)[2].str());
+      }
+    }
+  }
+  return kinds;
+}
+
 }  // namespace
+
+TEST_CASE("docs/openapi.yaml lists the kinds of events that there are, and no others") {
+  const auto document = YAML::LoadFile(MPS_OPENAPI_FILE);
+  Lines listed;
+  const auto list =
+      document["components"]["schemas"]["Event"]["properties"]["kind"]["anyOf"][1]["enum"];
+  for (const auto& kind : list) CHECK(listed.insert(kind.as<std::string>()).second);
+  const auto told = kinds_of_sources();
+  const auto without = [](const Lines& all, const Lines& others) {
+    std::string left;
+    for (const auto& kind : all) left += others.contains(kind) ? "" : kind + " ";
+    return left;
+  };
+  CHECK(without(told, listed) == "");
+  CHECK(without(listed, told) == "");
+}
 
 TEST_CASE("docs/openapi.yaml has the routes that there are, and no others") {
   Lines routes;

@@ -126,7 +126,8 @@ void CommandLine::add_policy() {
       ->check(checked_by(api::parse_label))
       ->allow_extra_args(false)
       ->type_name("KEY=VALUE");
-  sub->add_option("--device", explain.device, "Only this one: its name, index or UUID")
+  sub->add_option("--device", explain.device,
+                  "Only this one: its UUID, index or name, such as gpu0")
       ->type_name("DEVICE");
   auto* directory =
       sub->add_option("--policies", explain.policies, "By these files, without a supervisor")

@@ -6,9 +6,12 @@ namespace mps::ctl {
 
 namespace {
 
-constexpr std::string_view k_instances = "$(mps-ctl instances 2>/dev/null | awk 'NR>1{print $1}')";
+// Names of what there is, one a line. "-" is a cell without a value. No double quotes: fish has
+// them around it.
+constexpr std::string_view k_instances =
+    "mps-ctl instances 2>/dev/null | awk 'NR>1&&$1!~/^-$/{print $1}'";
 constexpr std::string_view k_policies =
-    "$(mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;print $1}')";
+    "mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;if($1!~/^-$/)print $1}'";
 
 std::string joined(const std::vector<std::string>& words) {
   std::string line;
@@ -31,19 +34,29 @@ std::string names(const std::vector<CommandInfo>& commands, const std::string& p
   return line;
 }
 
-std::string argument_words(const CommandInfo& command) {
+// "; _mps_ctl_add "$(…)"": by lines and in quotes, since "*" is a namespace and no pattern.
+std::string added(std::string_view command) {
+  return "; _mps_ctl_add \"$(" + std::string(command) + ")\"";
+}
+
+std::string argument_lines(const CommandInfo& command) {
   switch (command.argument) {
     case Argument::instance:
-      return " " + std::string(k_instances);
+      return added(k_instances);
     case Argument::policy:
-      return " " + std::string(k_policies);
+      return added(k_policies);
     case Argument::shell:
-      return " bash zsh fish";
     case Argument::none:
     case Argument::file:
       break;
   }
   return "";
+}
+
+std::string words_of(const CommandInfo& command, const std::vector<CommandInfo>& all) {
+  auto line = joined(command.options);
+  if (const auto inner = names(all, command.name); !inner.empty()) line += " " + inner;
+  return command.argument == Argument::shell ? line + " bash zsh fish" : line;
 }
 
 // What a line of commands becomes with one word more: "policy list", " events".
@@ -56,12 +69,38 @@ std::string bash_commands(const std::vector<CommandInfo>& commands) {
   return patterns;
 }
 
+// The lines of its argument, as words to choose from.
+constexpr std::string_view k_bash_add =
+    "_mps_ctl_add() {\n"
+    "  local line\n"
+    "  while IFS= read -r line; do [[ -z $line ]] || choices+=(\"$line\"); done <<< \"$1\"\n"
+    "}\n";
+
+// What is typed, taken from the line: COMP_WORDS is split at colons. A reply is quoted as the shell
+// would need it, unless a quote is open, and goes behind the last colon, where the word is split.
+constexpr std::string_view k_bash_reply =
+    "  local quote= cut= quoted\n"
+    "  case $current in [\\'\\\"]*) quote=1 current=${current#?} ;; esac\n"
+    "  if [[ -z $quote && $COMP_WORDBREAKS == *:* && $current == *:* ]]; then\n"
+    "    cut=${current%:*}:\n"
+    "  fi\n"
+    "  COMPREPLY=()\n"
+    "  for word in \"${choices[@]}\"; do\n"
+    "    printf -v quoted %q \"$word\"\n"
+    "    [[ $word == \"$current\"* || $quoted == \"$current\"* ]] || continue\n"
+    "    [[ -n $quote ]] || word=$quoted\n"
+    "    COMPREPLY+=(\"${word#\"$cut\"}\")\n"
+    "  done\n";
+
 // Also what zsh uses, by its bashcompinit.
 std::string bash_script(const std::vector<CommandInfo>& commands) {
-  std::string script =
+  std::string script(k_bash_add);
+  script +=
       "_mps_ctl() {\n"
-      "  local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
-      "  local command= word words=\n"
+      "  local line=${COMP_LINE:0:COMP_POINT} previous=${COMP_WORDS[COMP_CWORD-1]}\n"
+      "  local current=${line##*[[:space:]]} command= word\n"
+      "  local -a choices\n"
+      "  choices=()\n"
       "  for word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n"
       "    case \"$command $word\" in\n"
       "      " +
@@ -70,24 +109,19 @@ std::string bash_script(const std::vector<CommandInfo>& commands) {
       "    esac\n"
       "  done\n"
       "  case $previous in\n"
-      "    -o|--output) words='table wide json yaml' ;;\n"
-      "    --instance) words=\"" +
-      std::string(k_instances) +
-      "\" ;;\n"
+      "    -o|--output) choices=(table wide json yaml) ;;\n"
+      "    --instance) choices=()" +
+      added(k_instances) +
+      " ;;\n"
       "    *) case $command in\n"
-      "      '') words='" +
-      names(commands) + " --output --socket --help' ;;\n";
+      "      '') choices=(" +
+      names(commands) + " --output --socket --help) ;;\n";
   for (const auto& command : commands) {
-    script += "      '" + command.name + "') words=\"" + joined(command.options);
-    if (const auto inner = names(commands, command.name); !inner.empty()) script += " " + inner;
-    script += argument_words(command) + "\" ;;\n";
+    script += "      '" + command.name + "') choices=(" + words_of(command, commands) + ")" +
+              argument_lines(command) + " ;;\n";
   }
-  return script +
-         "    esac ;;\n"
-         "  esac\n"
-         "  COMPREPLY=($(compgen -W \"$words\" -- \"$current\"))\n"
-         "}\n"
-         "complete -o default -F _mps_ctl mps-ctl\n";
+  script += "    esac ;;\n  esac\n";
+  return script.append(k_bash_reply) + "}\ncomplete -o default -F _mps_ctl mps-ctl\n";
 }
 
 std::string zsh_script(const std::vector<CommandInfo>& commands) {
@@ -101,14 +135,14 @@ std::string quoted(std::string text) {
   return "'" + text + "'";
 }
 
-// "(mps-ctl …)" for "$(mps-ctl …)", with its dollars kept for awk.
+// "(mps-ctl …)", with its dollars kept for awk. Fish takes each line of it as it is.
 std::string fish_substitution(std::string_view command) {
   std::string text;
-  for (const char character : command.substr(1)) {
+  for (const char character : command) {
     if (character == '$') text.push_back('\\');
     text.push_back(character);
   }
-  return "\"" + text + "\"";
+  return "\"(" + text + ")\"";
 }
 
 std::string fish_argument(const CommandInfo& command) {

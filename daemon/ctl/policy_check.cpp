@@ -1,18 +1,17 @@
 // `mps-ctl policy check`: files as the supervisor would take them, without one.
-#include <fcntl.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
-#include <array>
-#include <cerrno>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "app/policy_directory.h"
 #include "app/wanted.h"
 #include "base/text.h"
-#include "base/unique_fd.h"
 #include "ctl/ask.h"
 #include "ctl/fields.h"
 #include "ctl/policy_commands.h"
@@ -26,8 +25,18 @@ using nlohmann::json;
 using policy::DeviceFacts;
 using policy::SourceFile;
 
+constexpr std::string_view k_too_large = "must not be larger than ";
+
+// Which file it is, whatever it is called.
+using Identity = std::pair<dev_t, ino_t>;
+
+Identity identity_of(const struct stat& status) {
+  return {status.st_dev, status.st_ino};
+}
+
 struct Sources {
-  std::map<std::string, SourceFile> files;  // by name, so that one that is named twice counts once
+  std::map<std::string, SourceFile> files;  // by the first name that was given
+  std::set<Identity> seen;                  // so that one that is named twice counts once
   std::vector<std::string> errors;
 };
 
@@ -35,39 +44,39 @@ std::string unreadable(const std::string& path, const std::string& reason) {
   return printable(path, 4096) + ": cannot be read: " + reason;
 }
 
-std::string system_message(int error_number) {
-  return std::error_code(error_number, std::system_category()).message();
+void read_file(const std::string& path, Sources& sources) {
+  struct stat status {};
+  const bool known = ::stat(path.c_str(), &status) == 0;
+  if (known && !sources.seen.insert(identity_of(status)).second) return;
+  sources.files.insert_or_assign(path, app::read_policy_file(path));
 }
 
-// One byte beyond the limit is enough to be refused for its size.
-void read_file(const std::string& path, Sources& sources) {
-  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return sources.errors.push_back(unreadable(path, system_message(errno)));
-  SourceFile file{path, "", ""};
-  std::array<char, 65536> buffer{};
-  while (file.text.size() <= app::k_policy_file_bytes) {
-    const auto count = ::read(fd.get(), buffer.data(), buffer.size());
-    if (count == 0) break;
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return sources.errors.push_back(unreadable(path, system_message(errno)));
-    file.text.append(buffer.data(), static_cast<std::size_t>(count));
+// Two names in one directory are two files to the supervisor, also where they are of one.
+void add_directory(const std::string& path, std::vector<SourceFile> files, Sources& sources) {
+  std::set<Identity> here;
+  for (auto& file : files) {
+    file.name = (std::filesystem::path(path) / file.name).string();
+    struct stat status {};
+    if (::stat(file.name.c_str(), &status) == 0) {
+      if (sources.seen.contains(identity_of(status))) continue;
+      here.insert(identity_of(status));
+    }
+    sources.files.insert_or_assign(file.name, std::move(file));
   }
-  sources.files.insert_or_assign(path, std::move(file));
+  sources.seen.merge(here);
 }
 
 void read_directory(const std::string& path, Sources& sources) {
   auto files = app::read_policy_directory(path);
-  if (!files) {
-    auto reason = files.error().message;
-    for (const auto& known : {"cannot read the policy directory " + path + ": ", path + ": "}) {
-      if (reason.starts_with(known)) reason.erase(0, known.size());
-    }
-    return sources.errors.push_back(unreadable(path, reason));
+  if (files && files->empty()) {
+    return sources.errors.push_back(printable(path, 4096) + ": has no policy file (*.yaml, *.yml)");
   }
-  for (auto& file : *files) {
-    file.name = (std::filesystem::path(path) / file.name).string();
-    sources.files.insert_or_assign(file.name, std::move(file));
+  if (files) return add_directory(path, std::move(*files), sources);
+  auto reason = files.error().message;
+  for (const auto& known : {"cannot read the policy directory " + path + ": ", path + ": "}) {
+    if (reason.starts_with(known)) reason.erase(0, known.size());
   }
+  sources.errors.push_back(unreadable(path, reason));
 }
 
 Sources read_all(const std::vector<std::string>& paths) {
@@ -81,6 +90,14 @@ Sources read_all(const std::vector<std::string>& paths) {
     }
   }
   return sources;
+}
+
+// Every error of a file begins with a place: what was not read has its first.
+std::string with_place(const SourceFile& file, const std::string& error) {
+  const auto name = printable(file.name, 255);
+  const bool has_none =
+      file.trouble.starts_with(k_too_large) && error.starts_with(name + ": " + file.trouble);
+  return has_none ? name + ":1:1: " + file.trouble : error;
 }
 
 template <typename Number>
@@ -126,6 +143,10 @@ Devices find_devices(const Console& console, const CheckOptions& options) {
   if (!settings) return {{}, fail(console, k_failed, settings.error().message)};
   device::Inventory inventory;
   if (settings->devices) inventory.devices = *settings->devices;
+  if (inventory.devices.empty()) {
+    console.err << "mps-ctl: limits are not checked against devices, as "
+                << printable(options.config, 4096) << " names none\n";
+  }
   return {app::device_facts(inventory, settings->exclusive_compute_mode), k_done};
 }
 
@@ -150,11 +171,12 @@ int check_policies(const Console& console, const CheckOptions& options) {
   if (devices.status != k_done) return devices.status;
   auto sources = read_all(options.paths);
   std::vector<SourceFile> files;
-  for (auto& [name, file] : sources.files) files.push_back(std::move(file));
+  for (const auto& [name, file] : sources.files) files.push_back(file);
   const auto generation = policy::next_generation({}, files, devices.facts);
   auto errors = std::move(sources.errors);
   for (const auto& file : generation->files) {
-    errors.insert(errors.end(), file.errors.begin(), file.errors.end());
+    const auto& source = sources.files.at(file.name);
+    for (const auto& error : file.errors) errors.push_back(with_place(source, error));
   }
   const json result{{"files", generation->files.size()},
                     {"policies", generation->policies.size()},

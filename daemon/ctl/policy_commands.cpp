@@ -1,11 +1,15 @@
 #include "ctl/policy_commands.h"
 
+#include <optional>
+#include <utility>
+
 #include "api/explain.h"
 #include "api/http.h"
 #include "app/policy_directory.h"
 #include "app/wanted.h"
 #include "base/text.h"
 #include "ctl/ask.h"
+#include "ctl/offline_devices.h"
 #include "ctl/policy_views.h"
 #include "ctl/settings_file.h"
 
@@ -15,6 +19,7 @@ namespace {
 
 using api::percent_encode;
 using policy::DeviceFacts;
+using policy::DeviceName;
 
 std::string joined(const std::vector<std::string>& words) {
   std::string list;
@@ -22,41 +27,35 @@ std::string joined(const std::vector<std::string>& words) {
   return list;
 }
 
-// Where no settings say which devices there are, one of which nothing is known stands for any.
-DeviceFacts any_device(const std::string& wanted) {
-  DeviceFacts device;
-  device.name = "gpu0";
-  const auto number = wanted.starts_with("gpu") ? wanted.substr(3) : wanted;
-  if (const auto index = parse_number<unsigned>(number)) {
-    device.index = *index;
-    device.name = "gpu" + number;
-  } else {
-    device.uuid = wanted;
-  }
-  return device;
-}
-
-Result<std::vector<DeviceFacts>> declared_devices(const ExplainOptions& options) {
-  if (options.config.empty()) return std::vector{any_device(options.device)};
+// Those that the settings declare; none where they do not say which there are.
+Result<std::optional<std::vector<DeviceFacts>>> declared_devices(const ExplainOptions& options,
+                                                                 const DeviceName& wanted) {
+  if (options.config.empty()) return std::nullopt;
   const auto settings = read_settings(options.config, true);
   if (!settings) return settings.error();
-  if (!settings->devices) return std::vector{any_device(options.device)};
+  if (!settings->devices) return std::nullopt;
   device::Inventory inventory;
   inventory.devices = *settings->devices;
-  return api::choose_devices(app::device_facts(inventory, settings->exclusive_compute_mode),
-                             options.device);
+  auto chosen = api::choose_devices(app::device_facts(inventory, settings->exclusive_compute_mode),
+                                    wanted.kind == DeviceName::Kind::any ? "" : options.device);
+  if (!chosen) return chosen.error();
+  return std::optional(std::move(*chosen));
 }
 
 int explain_offline(const Console& console, const ExplainOptions& options,
                     const policy::Labels& labels) {
-  const auto devices = declared_devices(options);
-  if (!devices) return fail(console, k_failed, devices.error().message);
+  const auto wanted = parse_device(options.device.empty() ? "*" : options.device);
+  if (!wanted) return fail(console, k_usage, "--device " + wanted.error().message);
+  const auto declared = declared_devices(options, *wanted);
+  if (!declared) return fail(console, k_failed, declared.error().message);
   const auto files = app::read_policy_directory(options.policies);
   if (!files) return fail(console, k_failed, files.error().message);
-  const auto generation = policy::next_generation({}, *files, *devices);
-  console.out << render(console.format,
-                        api::explain(*generation, {options.subject, labels}, *devices),
-                        explanation_text);
+  const auto known = declared->value_or(std::vector<DeviceFacts>{});
+  const auto generation = policy::next_generation({}, *files, known);
+  const auto devices = *declared ? known : offline_devices(*generation, options.subject, *wanted);
+  auto explanation = api::explain(*generation, {options.subject, labels}, devices);
+  if (!*declared) show_unknown(explanation, *generation, devices);
+  console.out << render(console.format, explanation, explanation_text);
   return k_done;
 }
 

@@ -114,14 +114,24 @@ std::string ceiling_text(const json& ceiling) {
          "\n";
 }
 
+// "instance gpu0.shared"; where it is not known on which device, "a shared instance".
+std::string instance_text(const json& explained) {
+  const auto instance = text(explained, {"instance"});
+  if (!instance.empty()) return "instance " + printable(instance);
+  return "a " + printable(text(explained, {"policy", "isolation"})) + " instance";
+}
+
 std::string device_text(const json& explained, const std::string& subject) {
-  auto out = subject + " on " + printable(text(explained, {"device"}));
-  if (const auto uuid = text(explained, {"uuid"}); !uuid.empty())
-    out += " (" + printable(uuid) + ")";
-  if (field(explained, {"admitted"}) != true) {
-    return out + ": refused: " + printable(text(explained, {"reason"}), k_error_length) + "\n";
+  const auto device = text(explained, {"device"});
+  auto out = subject + " on " + printable(device);
+  const auto uuid = text(explained, {"uuid"});
+  if (!uuid.empty() && uuid != device) out += " (" + printable(uuid) + ")";
+  const auto& admitted = field(explained, {"admitted"});
+  if (admitted != true) {
+    return out + (admitted.is_null() ? ": not known: " : ": refused: ") +
+           printable(text(explained, {"reason"}), k_error_length) + "\n";
   }
-  out += ": instance " + printable(text(explained, {"instance"}));
+  out += ": " + instance_text(explained);
   if (field(explained, {"byDefault"}) == true) {
     out += ", by the policy for \"" + printable(text(explained, {"policy", "namespace"})) + "\"";
   }

@@ -2,7 +2,9 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "base/text.h"
 #include "ctl/fields.h"
@@ -13,6 +15,8 @@ namespace mps::ctl {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::size_t k_ceiling_lines = 8;
 
 // "active 1234", "startFailed (805)"
 std::string server_text(const json& server) {
@@ -65,6 +69,58 @@ std::string policies_summary(const json& policies) {
   auto line = "generation " + number + " (" + text(policies, {"hash"}) + "), " + files +
               (files == "1" ? " file" : " files");
   return bad.empty() || bad == "0" ? line : line + ", " + bad + " bad";
+}
+
+const char* limit_text(const std::string& limit) {
+  if (limit == "activeThreadPercentage") return "threads";
+  return limit == "pinnedDeviceMemory" ? "memory" : "a limit";
+}
+
+// "gpu0.shared: no ceiling for threads because of a.yaml:7:9 (spec.client), for memory because of
+// …"
+std::vector<std::string> ceiling_lines(const json& missing) {
+  std::vector<std::string> lines;
+  std::string instance;
+  std::string from;
+  if (!missing.is_array()) return lines;
+  for (const auto& one : missing) {
+    const auto limit = std::string(limit_text(text(one, {"limit"})));
+    const auto because = [](const std::string& whom) {
+      return whom.empty() ? whom : " because of " + printable(whom, 400);
+    };
+    const bool new_line = lines.empty() || instance != text(one, {"instance"});
+    instance = text(one, {"instance"});
+    const auto origin = text(one, {"from"});
+    if (new_line) {
+      lines.push_back(printable(instance) + ": no ceiling for " + limit + because(origin));
+    } else if (origin == from) {
+      auto& line = lines.back();
+      line.insert(line.size() - because(from).size(), " and " + limit);
+    } else {
+      lines.back() += ", for " + limit + because(origin);
+    }
+    from = origin;
+  }
+  return lines;
+}
+
+std::string ceilings_text(const json& missing) {
+  const auto lines = ceiling_lines(missing);
+  const auto shown = std::min(lines.size(), k_ceiling_lines);
+  std::string out;
+  for (std::size_t i = 0; i < shown; ++i) out += lines[i] + "\n";
+  if (lines.size() > shown) out += "and " + std::to_string(lines.size() - shown) + " more\n";
+  return out;
+}
+
+std::string errors_text(const json& errors) {
+  std::string out;
+  if (!errors.is_array()) return out;
+  for (const auto& error : errors) {
+    out += printable(text(error, {"instance"})) + ": " + printable(text(error, {"message"}), 400) +
+           "\n";
+  }
+  return out;
 }
 
 std::string states_text(const json& states) {
@@ -156,13 +212,8 @@ std::string status_text(const json& status, SystemTime now) {
   if (!failed_writes.empty() && failed_writes != "0") {
     labelled(out, "journal", failed_writes + " writes failed");
   }
-  const auto& errors = field(status, {"lastErrors"});
-  if (!errors.is_array()) return out;
-  for (const auto& error : errors) {
-    out += printable(text(error, {"instance"})) + ": " + printable(text(error, {"message"}), 400) +
-           "\n";
-  }
-  return out;
+  return out + errors_text(field(status, {"lastErrors"})) +
+         ceilings_text(field(status, {"noCeiling"}));
 }
 
 std::string devices_text(const json& devices, bool wide) {

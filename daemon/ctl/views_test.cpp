@@ -130,6 +130,43 @@ TEST_CASE("status") {
         "instances  0\n");
 }
 
+TEST_CASE("status: a line for each instance without a ceiling, and not too many") {
+  auto status = json::parse(R"j({"version": "0.1.0", "pid": 12, "ready": true,
+    "lastErrors": [{"instance": "gpu1.shared", "message": "no program"}], "noCeiling": [
+      {"instance": "gpu0.shared", "limit": "activeThreadPercentage",
+       "from": "default.yaml:17:29 (spec.client)"},
+      {"instance": "gpu0.shared", "limit": "pinnedDeviceMemory",
+       "from": "default.yaml:14:14 (gives none)"},
+      {"instance": "gpu1.shared", "limit": "activeThreadPercentage",
+       "from": "a.yaml:4:14 (gives none)"},
+      {"instance": "gpu1.shared", "limit": "pinnedDeviceMemory",
+       "from": "a.yaml:4:14 (gives none)"},
+      {"instance": "gpu2.shared", "limit": "pinnedDeviceMemory", "from": null}]})j");
+  const auto said = [&status] {
+    const auto text = status_text(status, now());
+    return text.substr(text.find("gpu1.shared: no program\n"));
+  };
+  const std::string three =
+      "gpu1.shared: no program\n"
+      "gpu0.shared: no ceiling for threads because of default.yaml:17:29 (spec.client), for memory "
+      "because of default.yaml:14:14 (gives none)\n"
+      "gpu1.shared: no ceiling for threads and memory because of a.yaml:4:14 (gives none)\n"
+      "gpu2.shared: no ceiling for memory\n";
+  CHECK(said() == three);
+  auto more = three;
+  for (int i = 3; i < 8; ++i) {
+    const auto id = "gpu" + std::to_string(i) + ".shared";
+    status["noCeiling"].push_back(
+        {{"instance", id}, {"limit", "pinnedDeviceMemory"}, {"from", "a.yaml:4:14 (gives none)"}});
+    more += id + ": no ceiling for memory because of a.yaml:4:14 (gives none)\n";
+  }
+  CHECK(said() == more);
+  for (const auto* id : {"gpu8.shared", "gpu9.shared"}) {
+    status["noCeiling"].push_back({{"instance", id}, {"limit", "activeThreadPercentage"}});
+  }
+  CHECK(said() == more + "and 2 more\n");
+}
+
 TEST_CASE("events are a line each") {
   const auto event = json::parse(R"({"id": 7, "time": "2026-11-20T10:00:00.000Z",
     "kind": "client_asked", "instance": "gpu0.shared", "message": "pid 100\u001b[1m asked",
