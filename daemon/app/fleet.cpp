@@ -91,7 +91,9 @@ void Fleet::settle(const WantedInstance& wanted, Found& found) {
     left = {};  // it has ended meanwhile
   }
   waiting_.erase(wanted.id);
-  put(actors_, wanted.id, begin(wanted, left ? std::optional(left.mapped()) : std::nullopt));
+  const auto found_daemon = left ? std::optional(left.mapped()) : std::nullopt;
+  put(actors_, wanted.id,
+      begin(wanted, [&found_daemon](FleetMember& member) { member.start(found_daemon); }));
 }
 
 // Until it has ended: two daemons cannot have one directory.
@@ -131,20 +133,18 @@ void Fleet::end_leftover(const std::string& id, const instance::FoundDaemon& fou
   gone.id = id;
   gone.device = found.device;
   gone.domain = id.substr(id.find('.') + 1);
-  auto member = begin(gone, found);
-  (void)member.instance->ask(instance::DrainWanted{});
-  put_aside(id, std::move(member));
+  put_aside(id, begin(gone, [&found](FleetMember& member) { member.drain(found); }));
 }
 
 // One of the same name that has ended is closed first, or it would go on acting on the directory
 // that both have. Its listener refuses until the new one has its own.
 Fleet::Member Fleet::begin(const WantedInstance& wanted,
-                           const std::optional<instance::FoundDaemon>& found) {
+                           const std::function<void(FleetMember&)>& how) {
   const auto before = retired_.extract(wanted.id);
   if (before) before.mapped().instance->close();
   auto instance = make_(wanted);
   instance->on_change([this] { changed(); });
-  instance->start(found);
+  how(*instance);
   return {std::move(instance), wanted.device, wanted.domain};
 }
 

@@ -77,7 +77,7 @@ class Fleet {
   void say_waits(const std::string& id);
   [[nodiscard]] const WantedInstance* find(const std::string& id) const;
   // Made and started; what refused in its directory until now has gone after that.
-  Member begin(const WantedInstance& wanted, const std::optional<instance::FoundDaemon>& found);
+  Member begin(const WantedInstance& wanted, const std::function<void(FleetMember&)>& how);
   static void put(Members& members, const std::string& id, Member member);
   void put_aside(const std::string& id, Member member);
   void changed();

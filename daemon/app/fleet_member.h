@@ -16,6 +16,7 @@ class FleetMember {
 
   // As the Actor's own.
   virtual void start(const std::optional<instance::FoundDaemon>& found) = 0;
+  virtual void drain(const instance::FoundDaemon& found) = 0;
   virtual std::optional<instance::VerbRefused> ask(const instance::Input& verb) = 0;
   [[nodiscard]] virtual instance::Snapshot snapshot() const = 0;
   [[nodiscard]] virtual instance::State state() const = 0;
@@ -30,6 +31,7 @@ class ActorMember final : public FleetMember {
   explicit ActorMember(std::shared_ptr<instance::Actor> actor) : actor_(std::move(actor)) {}
 
   void start(const std::optional<instance::FoundDaemon>& found) override { actor_->start(found); }
+  void drain(const instance::FoundDaemon& found) override { actor_->drain(found); }
   std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
     return actor_->ask(verb);
   }

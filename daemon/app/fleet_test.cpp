@@ -35,6 +35,10 @@ class FakeMember final : public FleetMember {
     log_(name_ + (found ? " start with " + std::to_string(found->pid) : " start"));
     become(State::ready);
   }
+  void drain(const instance::FoundDaemon& found) override {
+    log_(name_ + " drain " + std::to_string(found.pid));
+    become(has_clients ? State::draining : State::stopped);
+  }
   std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
     if (std::holds_alternative<instance::UndrainWanted>(verb)) {
       if (refuses_undrain) return instance::VerbRefused{"its daemon is ending"};
@@ -270,8 +274,8 @@ TEST_CASE("a daemon that was left and that nothing wants is ended") {
   World world;
   world.found["gpu0.ns-a"] = World::daemon("GPU-a");
   world.want({wanted("gpu0.shared")});
-  CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 start", "made 2 gpu0.ns-a",
-                                    "2 start with " + k_pid, "2 drain"});
+  CHECK(world.happened() ==
+        Strings{"made 1 gpu0.shared", "1 start", "made 2 gpu0.ns-a", "2 drain " + k_pid});
   CHECK(world.said ==
         Strings{"leftover: gpu0.ns-a: a control daemon, pid " + k_pid +
                 " for GPU-a, was left running, and no device or policy asks for it: it is ended "
@@ -285,7 +289,7 @@ TEST_CASE("a daemon of another device is ended before the instance is made") {
   world.found["gpu0.shared"] = World::daemon("GPU-old");
   SUBCASE("it has clients") {
     world.want({wanted("gpu0.shared")});
-    CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 start with " + k_pid, "1 drain"});
+    CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 drain " + k_pid});
     CHECK(world.fleet.not_serving() == "gpu0.shared waits for the end of its predecessor");
     world.found.clear();
     world.end(1);
@@ -294,8 +298,8 @@ TEST_CASE("a daemon of another device is ended before the instance is made") {
   SUBCASE("it ends at once") {
     world.clients = false;
     world.want({wanted("gpu0.shared")});
-    CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 start with " + k_pid, "1 drain",
-                                      "1 close", "made 2 gpu0.shared", "2 start", "1 gone"});
+    CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 drain " + k_pid, "1 close",
+                                      "made 2 gpu0.shared", "2 start", "1 gone"});
   }
   SUBCASE("it has ended meanwhile") {
     world.found["gpu0.shared"].start_ticks = 1;
@@ -314,8 +318,7 @@ TEST_CASE("a leftover in the directory of one that had ended takes its place") {
   world.happened();
   world.found["gpu0.ns-a"] = World::daemon("GPU-a");
   world.want({wanted("gpu0.shared")});
-  CHECK(world.happened() ==
-        Strings{"2 close", "made 3 gpu0.ns-a", "3 start with " + k_pid, "2 gone", "3 drain"});
+  CHECK(world.happened() == Strings{"2 close", "made 3 gpu0.ns-a", "3 drain " + k_pid, "2 gone"});
 }
 
 TEST_CASE("the end is for those that leave, too") {

@@ -462,14 +462,3 @@ TEST_CASE_FIXTURE(Fixture, "reading leaves no descriptor open") {
   const UniqueFd after(::dup(STDIN_FILENO));
   CHECK(after.get() == before.get() + 1);
 }
-
-TEST_CASE("how long 1,000 files take" * doctest::skip()) {
-  const Fixture fixture;
-  for (int i = 0; i < 1000; ++i) {
-    write(fixture.directory / ("team-" + std::to_string(i) + ".yaml"), std::string(600, 'x'));
-  }
-  const auto start = std::chrono::steady_clock::now();
-  CHECK(fixture.read().size() == 1000);
-  const auto took = std::chrono::steady_clock::now() - start;
-  MESSAGE(std::chrono::duration_cast<std::chrono::microseconds>(took).count() << " us");
-}

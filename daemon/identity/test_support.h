@@ -51,7 +51,7 @@ class TempFolder {
 
   // Private to its owner, as believed files are.
   std::filesystem::path write(std::string_view name, std::string_view text) const {
-    const auto file = path_ / name;
+    auto file = path_ / name;
     std::filesystem::create_directories(file.parent_path());
     std::ofstream(file, std::ios::binary) << text;
     std::filesystem::permissions(file, std::filesystem::perms{0644});

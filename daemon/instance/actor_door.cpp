@@ -88,7 +88,8 @@ asio::awaitable<void> Actor::close_door_again(Self self, std::uint64_t turn) {
   while (turn == self->door_turn_ && !self->closed_) {
     asio::steady_timer pause(self->executor_, k_door_again);
     co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-    if (turn != self->door_turn_ || self->door_.close()) co_return;
+    // Meanwhile the actor may have been closed, and the share be somebody else's.
+    if (turn != self->door_turn_ || self->closed_ || self->door_.close()) co_return;
   }
 }
 

@@ -181,7 +181,7 @@ def measure_reloads(supervisor, policies, times):
     """From the swap of a ConfigMap in which every file is another until all are in force."""
     supervisor.policies.swap_config_map(many_policies(policies, 0))  # its links come one by one
     harness.wait_until(
-        lambda: supervisor.get("/v1/status")["policies"]["count"] == policies, "the first of them")
+        lambda: supervisor.get("/v1/status")["policies"]["files"] == policies, "the first of them")
     seen = []
     for version in range(1, times + 1):
         mark = supervisor.get("/v1/status")["lastEventId"]
