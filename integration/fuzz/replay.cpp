@@ -1,8 +1,11 @@
 // fuzz_replay CORPUS ITERATIONS: runs each file of CORPUS/<target>/ through its target, and then
 // ITERATIONS seeded mutations of them (fewer for a slow target), the same each time. Needs no
 // fuzzer and no sanitizer, so that every build has it.
+// fuzz_replay CORPUS TARGET SECONDS [SEED]: mutations of one target's corpus for so long; without a
+// seed another one each time, which is printed.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <filesystem>
@@ -26,7 +29,10 @@ struct Target {
   long cost;  // of one run: so many times fewer mutations
 };
 
-constexpr std::array<Target, 3> k_targets{{{"answers", mps::fuzz::answers, 1},
+constexpr std::uint64_t k_seed = 20261120;
+
+constexpr std::array<Target, 4> k_targets{{{"answers", mps::fuzz::answers, 1},
+                                           {"gate", mps::fuzz::gate, 10},
                                            {"log_line", mps::fuzz::log_line, 1},
                                            {"policy", mps::fuzz::policy, 10}}};
 
@@ -74,7 +80,8 @@ void run(const Target& target, const std::string& input) {
 
 class Mutator {
  public:
-  explicit Mutator(const std::vector<std::string>& corpus) : corpus_(corpus) {}
+  Mutator(const std::vector<std::string>& corpus, std::uint64_t seed)
+      : corpus_(corpus), engine_(seed) {}
 
   std::string next() {
     auto text = any_input();
@@ -110,28 +117,71 @@ class Mutator {
   }
 
   const std::vector<std::string>& corpus_;
-  std::mt19937_64 engine_{20261120};
+  std::mt19937_64 engine_;
 };
 
-void replay(const Target& target, const fs::path& corpus, long iterations) {
-  const auto inputs = read_corpus(corpus / target.name);
+std::vector<std::string> run_corpus(const Target& target, const fs::path& corpus) {
+  auto inputs = read_corpus(corpus / target.name);
   mps::fuzz::require(!inputs.empty(), "a corpus has files");
   for (const auto& input : inputs) run(target, input);
-  Mutator mutator(inputs);
+  return inputs;
+}
+
+void replay(const Target& target, const fs::path& corpus, long iterations) {
+  const auto inputs = run_corpus(target, corpus);
+  Mutator mutator(inputs, k_seed);
   const auto mutations = iterations / target.cost;
   for (long count = 0; count < mutations; ++count) run(target, mutator.next());
   std::cout << target.name << ": " << inputs.size() << " files, " << mutations << " mutations\n";
 }
 
+void replay_for(const Target& target, const fs::path& corpus, std::chrono::seconds duration,
+                std::uint64_t seed) {
+  std::cout << target.name << ": seed " << seed << std::endl;
+  const auto inputs = run_corpus(target, corpus);
+  Mutator mutator(inputs, seed);
+  const auto end = std::chrono::steady_clock::now() + duration;
+  long count = 0;
+  for (; std::chrono::steady_clock::now() < end; ++count) {
+    const auto input = mutator.next();
+    // What ends the process shall leave what did it.
+    std::ofstream("fuzz_replay.last", std::ios::binary) << input;
+    run(target, input);
+  }
+  std::cout << target.name << ": " << inputs.size() << " files, " << count << " mutations\n";
+}
+
+const Target& find_target(std::string_view name) {
+  const auto* const found = std::find_if(k_targets.begin(), k_targets.end(),
+                                         [&](const Target& target) { return target.name == name; });
+  mps::fuzz::require(found != k_targets.end(), "no such target");
+  return *found;
+}
+
+std::uint64_t any_seed() {
+  std::random_device random;
+  return (std::uint64_t{random()} << 32) | random();
+}
+
+void run(int argc, char** argv) {
+  if (argc == 3) {
+    for (const auto& target : k_targets) replay(target, argv[1], std::atol(argv[2]));
+    return;
+  }
+  replay_for(find_target(argv[2]), argv[1], std::chrono::seconds(std::atol(argv[3])),
+             argc == 5 ? std::strtoull(argv[4], nullptr, 10) : any_seed());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) {
-    std::cerr << "usage: fuzz_replay CORPUS ITERATIONS\n";
+  if (argc < 3 || argc > 5) {
+    std::cerr << "usage: fuzz_replay CORPUS ITERATIONS\n"
+                 "       fuzz_replay CORPUS TARGET SECONDS [SEED]\n";
     return 2;
   }
   try {
-    for (const auto& target : k_targets) replay(target, argv[1], std::atol(argv[2]));
+    run(argc, argv);
   } catch (const std::exception& error) {
     std::cerr << "fuzz_replay: " << error.what() << '\n';
     return 1;

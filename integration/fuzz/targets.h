@@ -9,6 +9,7 @@
 namespace mps::fuzz {
 
 void answers(const std::uint8_t* data, std::size_t size);
+void gate(const std::uint8_t* data, std::size_t size);
 void log_line(const std::uint8_t* data, std::size_t size);
 void policy(const std::uint8_t* data, std::size_t size);
 

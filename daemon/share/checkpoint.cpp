@@ -1,0 +1,246 @@
+#include "share/checkpoint.h"
+
+#include <boost/crc.hpp>
+#include <charconv>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+
+#include "base/text.h"
+
+namespace mps::share {
+
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::size_t k_crc_digits = 8;
+constexpr std::size_t k_problem_limit = 100;
+constexpr std::uint64_t k_skipped_ids = 1U << 20U;
+
+std::string crc_of(std::string_view text) {
+  boost::crc_32_type crc;
+  crc.process_bytes(text.data(), text.size());
+  std::string digits(k_crc_digits + 1, '\0');
+  (void)std::snprintf(digits.data(), digits.size(), "%08x", static_cast<unsigned>(crc.checksum()));
+  digits.resize(k_crc_digits);
+  return digits;
+}
+
+// Paths of cgroups may hold any bytes, JSON only UTF-8.
+Json text_json(const std::string& text) {
+  if (!find_odd_character(text)) return text;
+  auto bytes = Json::array();
+  for (const char byte : text) bytes.push_back(static_cast<unsigned char>(byte));
+  return bytes;
+}
+
+std::string text_from(const Json& json, const char* key) {
+  const auto found = json.find(key);
+  if (found == json.end()) return {};
+  if (found->is_string()) return found->get<std::string>();
+  std::string text;
+  for (const auto& byte : *found) {
+    text += static_cast<char>(static_cast<unsigned char>(byte.get<unsigned>()));
+  }
+  return text;
+}
+
+void put_text(Json& json, const char* key, const std::string& text) {
+  if (!text.empty()) json[key] = text_json(text);
+}
+
+template <typename Number>
+Number number_from(const Json& json, const char* key) {
+  const auto& value = json.at(key);
+  if (!value.is_number_integer()) throw std::invalid_argument(key);
+  return value.get<Number>();
+}
+
+void put_grant(Json& json, const Grant& grant) {
+  json["percentage"] = grant.active_thread_percentage;
+  if (grant.pinned_memory_mebibytes) json["memoryMiB"] = *grant.pinned_memory_mebibytes;
+}
+
+Grant grant_from(const Json& json) {
+  Grant grant{json.at("percentage").get<double>(), std::nullopt};
+  if (json.contains("memoryMiB")) {
+    grant.pinned_memory_mebibytes = number_from<std::uint64_t>(json, "memoryMiB");
+  }
+  return grant;
+}
+
+struct Encode {
+  Json operator()(const Counters& counters) const {
+    return {
+        {"next",
+         {{"share", counters.share}, {"admission", counters.admission}, {"slot", counters.slot}}}};
+  }
+
+  Json operator()(const ShareMade& made) const {
+    const auto& share = made.share;
+    Json json = {{"number", share.number}};
+    put_text(json, "id", share.id);
+    put_text(json, "instance", share.instance);
+    put_text(json, "subject", share.subject);
+    put_grant(json, share.grant);
+    if (share.expires_at) json["expiresAt"] = *share.expires_at;
+    return {{"share", std::move(json)}};
+  }
+
+  Json operator()(const ShareEnded& ended) const { return {{"shareEnded", ended.number}}; }
+
+  Json operator()(const AdmissionMade& made) const {
+    const auto& admission = made.admission;
+    Json json = {{"id", admission.id}};
+    put_text(json, "share", admission.share);
+    put_text(json, "container", admission.container);
+    put_text(json, "instance", admission.instance);
+    put_text(json, "device", admission.device);
+    put_text(json, "subject", admission.subject);
+    put_text(json, "cgroup", admission.cgroup);
+    put_text(json, "description", admission.description);
+    put_grant(json, admission.grant);
+    return {{"admission", std::move(json)}};
+  }
+
+  Json operator()(const AdmissionEnded& ended) const { return {{"admissionEnded", ended.id}}; }
+
+  Json operator()(const SlotMade& made) const {
+    const auto& slot = made.slot;
+    Json json = {{"id", slot.id},
+                 {"pid", slot.process.pid},
+                 {"startTicks", slot.process.start_ticks},
+                 {"uid", slot.uid}};
+    put_grant(json, slot.grant);
+    if (slot.admission != 0) {
+      json["admission"] = slot.admission;
+    } else {
+      put_text(json, "instance", slot.instance);
+      put_text(json, "device", slot.device);
+    }
+    return {{"slot", std::move(json)}};
+  }
+
+  Json operator()(const SlotEnded& ended) const { return {{"slotEnded", ended.id}}; }
+};
+
+Share share_from(const Json& json) {
+  Share share{number_from<std::uint64_t>(json, "number"),
+              text_from(json, "id"),
+              text_from(json, "instance"),
+              text_from(json, "subject"),
+              grant_from(json),
+              std::nullopt};
+  if (json.contains("expiresAt")) share.expires_at = number_from<std::int64_t>(json, "expiresAt");
+  return share;
+}
+
+Admission admission_from(const Json& json) {
+  return {number_from<std::uint64_t>(json, "id"),
+          text_from(json, "share"),
+          text_from(json, "container"),
+          text_from(json, "instance"),
+          text_from(json, "device"),
+          text_from(json, "subject"),
+          text_from(json, "cgroup"),
+          text_from(json, "description"),
+          grant_from(json)};
+}
+
+Slot slot_from(const Json& json) {
+  Slot slot{};
+  slot.id = number_from<std::uint64_t>(json, "id");
+  if (json.contains("admission")) slot.admission = number_from<std::uint64_t>(json, "admission");
+  slot.instance = text_from(json, "instance");
+  slot.device = text_from(json, "device");
+  slot.process = {number_from<pid_t>(json, "pid"), number_from<std::uint64_t>(json, "startTicks")};
+  slot.uid = number_from<uid_t>(json, "uid");
+  slot.grant = grant_from(json);
+  return slot;
+}
+
+Counters counters_from(const Json& json) {
+  return {number_from<std::uint64_t>(json, "share"), number_from<std::uint64_t>(json, "admission"),
+          number_from<std::uint64_t>(json, "slot")};
+}
+
+Result<Change> change_from(const Json& json) {
+  if (!json.is_object() || json.size() != 1) return Error{"is not a change"};
+  const auto& kind = json.items().begin().key();
+  const auto& value = json.items().begin().value();
+  try {
+    if (kind == "next") return Change(counters_from(value));
+    if (kind == "share") return Change(ShareMade{share_from(value)});
+    if (kind == "admission") return Change(AdmissionMade{admission_from(value)});
+    if (kind == "slot") return Change(SlotMade{slot_from(value)});
+    const auto id = [&json](const char* key) { return number_from<std::uint64_t>(json, key); };
+    if (kind == "shareEnded") return Change(ShareEnded{id("shareEnded")});
+    if (kind == "admissionEnded") return Change(AdmissionEnded{id("admissionEnded")});
+    if (kind == "slotEnded") return Change(SlotEnded{id("slotEnded")});
+  } catch (const std::exception&) {
+    return Error{"lacks what it should say"};
+  }
+  return Error{"is a change of an unknown kind"};
+}
+
+Result<Change> decode(std::string_view line) {
+  if (line.size() > k_checkpoint_line_limit) return Error{"is too long"};
+  if (line.size() <= k_crc_digits || line[k_crc_digits] != ' ') return Error{"is damaged"};
+  const auto text = line.substr(k_crc_digits + 1);
+  if (line.substr(0, k_crc_digits) != crc_of(text)) return Error{"is damaged"};
+  return change_from(Json::parse(text, nullptr, false));
+}
+
+void take(Replay& so_far, std::size_t number, std::string_view line) {
+  auto change = decode(line);
+  if (!change) ++so_far.damaged_lines;
+  auto applied = change ? so_far.state.apply(*change) : Result<void>(change.error());
+  if (!applied && so_far.problems.size() < k_problem_limit) {
+    so_far.problems.push_back({number, applied.error().message});
+  }
+  if (change) so_far.changes.push_back(std::move(*change));
+}
+
+}  // namespace
+
+std::string checked_line(std::string_view text) {
+  return crc_of(text) + " " + std::string(text) + "\n";
+}
+
+std::string encode(const Change& change) {
+  return checked_line(std::visit(Encode{}, change).dump());
+}
+
+std::string encode(const State& state) {
+  const auto counters = encode(Change(state.counters));
+  std::string text = counters;
+  for (const auto& [id, share] : state.shares) text += encode(Change(ShareMade{share}));
+  for (const auto& [id, admission] : state.admissions) {
+    text += encode(Change(AdmissionMade{admission}));
+  }
+  for (const auto& [id, slot] : state.slots) text += encode(Change(SlotMade{slot}));
+  return text + counters;
+}
+
+Replay replay(std::string_view text) {
+  Replay result;
+  std::size_t number = 0;
+  for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+    take(result, ++number, text.substr(0, end));
+    result.good_bytes += end + 1;
+    text.remove_prefix(end + 1);
+  }
+  result.torn = !text.empty();
+  if (result.damaged_lines != 0) {
+    auto& counters = result.state.counters;
+    counters.share += k_skipped_ids;
+    counters.admission += k_skipped_ids;
+    counters.slot += k_skipped_ids;
+  }
+  return result;
+}
+
+}  // namespace mps::share

@@ -1,0 +1,47 @@
+// The checkpoint's text: one line for each change, "<CRC-32 of the rest, 8 hex digits> <JSON>".
+// Pure; the file is in checkpoint_file.h.
+//
+// What survives is what can be read: a last line without its end is dropped, as its change was told
+// to nobody; any other damaged line is a problem, and the rest counts.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "share/records.h"
+
+namespace mps::share {
+
+inline constexpr std::size_t k_checkpoint_line_limit = 64 * std::size_t{1024};
+
+// With the newline.
+std::string encode(const Change& change);
+// A line of it, whatever it says.
+std::string checked_line(std::string_view text);
+// The shortest text that replays to this; the counters come first and last, so that one damaged
+// line does not lose them.
+std::string encode(const State& state);
+
+struct Problem {
+  std::size_t line = 0;  // from 1
+  std::string reason;
+  bool operator==(const Problem&) const = default;
+};
+
+struct Replay {
+  std::vector<Change> changes;    // as they were read
+  State state;                    // what they come to
+  std::vector<Problem> problems;  // at most 100
+  std::size_t damaged_lines = 0;
+  std::size_t good_bytes = 0;  // up to the end of the last whole line
+  bool torn = false;           // there was something behind it
+};
+
+// Where lines were damaged the counters go on far ahead of what was read, as ids that nobody knows
+// of may have been used.
+Replay replay(std::string_view text);
+
+}  // namespace mps::share

@@ -1,0 +1,88 @@
+// Copies for the API and the audit.
+#include <algorithm>
+#include <tuple>
+
+#include "share/ledger.h"
+
+namespace mps::share {
+
+Use Ledger::use_of(const Sums& sums) {
+  return {sums.clients, static_cast<double>(sums.tenths) / 10,
+          static_cast<double>(sums.limited_tenths) / 10, sums.memory};
+}
+
+std::vector<AdmissionView> Ledger::admissions(std::size_t limit) const {
+  std::vector<AdmissionView> views;
+  views.reserve(std::min(limit, admissions_.size()));
+  for (const auto& [id, entry] : admissions_) {
+    if (views.size() >= limit) break;
+    views.push_back({entry.admission, entry.slots});
+  }
+  return views;
+}
+
+std::vector<SlotView> Ledger::slots(std::size_t limit) const {
+  std::vector<SlotView> views;
+  views.reserve(std::min(limit, slots_.size()));
+  for (const auto& [id, entry] : slots_) {
+    if (views.size() >= limit) break;
+    views.push_back({entry.slot, entry.connections});
+  }
+  return views;
+}
+
+std::vector<WaitingView> Ledger::waiting(std::size_t limit) const {
+  std::vector<WaitingView> views;
+  views.reserve(std::min(limit, waiting_.size()));
+  for (const auto& [deadline, id] : deadlines_) {
+    if (views.size() >= limit) break;
+    const auto& asking = waiting_.at(id);
+    const auto& kept = asking.line->instance->device->kept;
+    views.push_back(
+        {asking.request, explain_waiting(asking), asking.since, kept && kept->request == id});
+  }
+  return views;
+}
+
+std::vector<NamespaceView> Ledger::namespaces() const {
+  std::vector<NamespaceView> views;
+  for (const auto& [uuid, device] : devices_) {
+    for (const auto& [subject, account] : device.accounts) {
+      views.push_back({subject, uuid, use_of(account.sums), account.lines});
+    }
+  }
+  std::sort(views.begin(), views.end(), [](const NamespaceView& a, const NamespaceView& b) {
+    return std::tie(a.device, a.subject) < std::tie(b.device, b.subject);
+  });
+  return views;
+}
+
+std::vector<DeviceView> Ledger::devices() const {
+  std::vector<DeviceView> views;
+  for (const auto& [uuid, device] : devices_) {
+    views.push_back({uuid, device.name, use_of(device.sums), device.accounts.size(),
+                     device.kept ? std::optional(device.kept->request) : std::nullopt});
+  }
+  std::sort(views.begin(), views.end(),
+            [](const DeviceView& a, const DeviceView& b) { return a.device < b.device; });
+  return views;
+}
+
+std::optional<SlotId> Ledger::slot_of(std::string_view instance, const Process& process) const {
+  const auto found = slots_of_.find(process);
+  if (found == slots_of_.end()) return std::nullopt;
+  for (const auto id : found->second) {
+    if (slots_.at(id).slot.instance == instance) return id;
+  }
+  return std::nullopt;
+}
+
+std::vector<SlotId> Ledger::slots_of_share(std::string_view share) const {
+  std::vector<SlotId> ids;
+  for (const auto& [id, entry] : slots_) {
+    if (entry.admission != nullptr && entry.admission->admission.share == share) ids.push_back(id);
+  }
+  return ids;
+}
+
+}  // namespace mps::share
