@@ -257,7 +257,8 @@ asio::awaitable<Result<Lesson::Said>> Lesson::hear(Descriptor& listener,
     }
     if (ended && said.messages.empty()) continue;
     if (said.messages.empty()) co_return Error{"the client says nothing"};
-    if (said.messages.size() > k_opening_messages) co_return Error{"the client does not stop speaking"};
+    if (said.messages.size() > k_opening_messages)
+      co_return Error{"the client does not stop speaking"};
     if (pass) not_forwarded_ = co_await pass_on(said);
     co_return said;
   }

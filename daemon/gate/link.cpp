@@ -72,8 +72,8 @@ void Link::close() {
   if (gate_) gate_->close();
 }
 
-// What the gate has said and we have not read must not be left behind: the kernel would then end the
-// connection with an error, and the gate not read our last word.
+// What the gate has said and we have not read must not be left behind: the kernel would then end
+// the connection with an error, and the gate not read our last word.
 void Link::end() {
   if (!gate_ || closed_) return close();
   say({.kind = Kind::end}, -1);

@@ -66,7 +66,8 @@ Result<Opening> from_store(const std::string& text) {
   } catch (const nlohmann::json::exception&) {
     return Error{"is damaged"};
   }
-  if (opening.messages.empty() || opening.messages.size() > k_opening_messages) return Error{"is damaged"};
+  if (opening.messages.empty() || opening.messages.size() > k_opening_messages)
+    return Error{"is damaged"};
   return opening;
 }
 
