@@ -95,6 +95,13 @@ Character first_character(std::string_view text) {
   return {length, is_control(code)};
 }
 
+// How much of it, from its beginning, is ASCII without control characters: nearly all, nearly
+// always.
+std::size_t plain_prefix(std::string_view text) {
+  const auto plain = [](char character) { return character >= ' ' && character <= '~'; };
+  return static_cast<std::size_t>(std::find_if_not(text.begin(), text.end(), plain) - text.begin());
+}
+
 constexpr std::uint64_t k_most = std::numeric_limits<std::uint64_t>::max();
 constexpr std::string_view k_digits = "0123456789";
 
@@ -247,6 +254,10 @@ std::optional<std::string_view> did_you_mean(std::string_view word,
   std::optional<std::string_view> best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const auto candidate : candidates) {
+    // Each letter more or less is an edit.
+    const auto longer = std::max(word.size(), candidate.size());
+    if (longer - std::min(word.size(), candidate.size()) >= best_distance) continue;
+    if (word == candidate) return candidate;
     const auto distance = edit_distance(word, candidate);
     if (distance < best_distance) {
       best = candidate;
@@ -282,7 +293,7 @@ std::optional<std::chrono::system_clock::time_point> parse_time(std::string_view
 }
 
 std::optional<OddCharacter> find_odd_character(std::string_view text) {
-  for (std::size_t at = 0; at < text.size();) {
+  for (auto at = plain_prefix(text); at < text.size(); at += plain_prefix(text.substr(at))) {
     const auto [length, control] = first_character(text.substr(at));
     const bool blank = text[at] == '\t' || text[at] == '\n' || text[at] == '\r';
     if (length == 0) return OddCharacter{at, 1, false};
@@ -293,8 +304,8 @@ std::optional<OddCharacter> find_odd_character(std::string_view text) {
 }
 
 std::string printable(std::string_view text, std::size_t limit) {
-  std::string out;
-  std::size_t taken = 0;
+  auto taken = std::min(plain_prefix(text), limit);
+  std::string out(text.substr(0, taken));
   while (taken < text.size()) {
     const auto [length, control] = first_character(text.substr(taken));
     const auto step = length == 0 || control ? 1 : length;

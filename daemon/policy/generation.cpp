@@ -1,9 +1,13 @@
 #include "policy/generation.h"
 
 #include <algorithm>
+#include <atomic>
 #include <compare>
 #include <functional>
+#include <future>
 #include <set>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "base/text.h"
@@ -14,6 +18,9 @@ namespace mps::policy {
 namespace {
 
 using AcceptedPtr = std::shared_ptr<const Accepted>;
+
+constexpr std::size_t k_worth_threads = 64;
+constexpr unsigned k_most_readers = 4;
 
 // One file on its way: what it says now, if that is right, and what it said last.
 struct Candidate {
@@ -61,6 +68,30 @@ Candidate read(const SourceFile& source, AcceptedPtr last,
   errors = check_devices(candidate.fresh->policies, source.name, devices);
   if (!errors.empty()) candidate.fresh.reset();
   return candidate;
+}
+
+// Reading a file needs nothing of the others. A whole directory that was replaced is worth threads.
+std::vector<Candidate> read_all(const Generation& before, const std::vector<SourceFile>& files,
+                                const std::vector<DeviceFacts>& devices) {
+  std::vector<Candidate> candidates(files.size());
+  std::atomic<std::size_t> next{0};
+  const auto work = [&] {
+    for (auto i = next++; i < files.size(); i = next++) {
+      candidates[i] = read(files[i], find_last(before, files[i].name), devices);
+    }
+  };
+  std::vector<std::future<void>> others;
+  const auto cores = std::min(std::thread::hardware_concurrency(), k_most_readers);
+  while (files.size() >= k_worth_threads && others.size() + 1 < cores) {
+    try {
+      others.push_back(std::async(std::launch::async, work));
+    } catch (const std::system_error&) {
+      break;  // no more threads: those that are here do it all
+    }
+  }
+  work();
+  for (auto& other : others) other.get();
+  return candidates;
 }
 
 using Names = std::set<std::string, std::less<>>;
@@ -231,11 +262,7 @@ std::size_t Generation::bad_files() const {
 std::shared_ptr<const Generation> next_generation(const Generation& before,
                                                   const std::vector<SourceFile>& files,
                                                   const std::vector<DeviceFacts>& devices) {
-  std::vector<Candidate> candidates;
-  candidates.reserve(files.size());
-  for (const auto& source : files) {
-    candidates.push_back(read(source, find_last(before, source.name), devices));
-  }
+  auto candidates = read_all(before, files, devices);
   // Before they are settled: who falls must not depend on the order of a directory.
   std::sort(candidates.begin(), candidates.end(),
             [](const Candidate& a, const Candidate& b) { return a.file.name < b.file.name; });

@@ -512,3 +512,20 @@ TEST_CASE("whatever happens to the files, nothing is in force twice, by chance o
     }
   }
 }
+
+TEST_CASE("a large directory, read by several threads, comes out as a small one does") {
+  Files files;
+  for (int n = 499; n >= 0; --n) {
+    const auto name = "team-" + std::to_string(n);
+    files.push_back(file(name + ".yaml", n % 7 == 0 ? "kind: " + name : doc(name)));
+  }
+  const auto all = step(nullptr, files);
+  REQUIRE(all->files.size() == files.size());
+  CHECK(std::is_sorted(all->files.begin(), all->files.end(),
+                       [](const File& a, const File& b) { return a.name < b.name; }));
+  CHECK(all->policies.size() == 428);
+  for (const auto& source : files) {
+    const auto alone = step(nullptr, {source});
+    CHECK(state(all, source.name) == state(alone, source.name));
+  }
+}
