@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "app/gated_entrance.h"
 #include "instance/actor.h"
 
 namespace mps::app {
@@ -28,10 +29,21 @@ class FleetMember {
 
 class ActorMember final : public FleetMember {
  public:
-  explicit ActorMember(std::shared_ptr<instance::Actor> actor) : actor_(std::move(actor)) {}
+  // `gate`: its entrance, where it has one.
+  explicit ActorMember(std::shared_ptr<instance::Actor> actor,
+                       std::shared_ptr<GatedEntrance> gate = nullptr)
+      : actor_(std::move(actor)), gate_(std::move(gate)) {
+    on_change({});
+  }
 
-  void start(const std::optional<instance::FoundDaemon>& found) override { actor_->start(found); }
-  void drain(const instance::FoundDaemon& found) override { actor_->drain(found); }
+  void start(const std::optional<instance::FoundDaemon>& found) override {
+    if (gate_) gate_->start();
+    actor_->start(found);
+  }
+  void drain(const instance::FoundDaemon& found) override {
+    if (gate_) gate_->start();
+    actor_->drain(found);
+  }
   std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
     return actor_->ask(verb);
   }
@@ -39,12 +51,19 @@ class ActorMember final : public FleetMember {
   [[nodiscard]] instance::State state() const override { return actor_->state(); }
   [[nodiscard]] bool daemon_runs() const override { return actor_->daemon_runs(); }
   void on_change(std::function<void()> listener) override {
-    actor_->on_change(std::move(listener));
+    // Not to be kept alive by what it calls.
+    actor_->on_change(
+        [actor = std::weak_ptr(actor_), gate = gate_, listener = std::move(listener)] {
+          const auto alive = actor.lock();
+          if (gate && alive) gate->instance_is(alive->state(), alive->last_error());
+          if (listener) listener();
+        });
   }
   void close() override { actor_->close(); }
 
  private:
   std::shared_ptr<instance::Actor> actor_;
+  std::shared_ptr<GatedEntrance> gate_;
 };
 
 }  // namespace mps::app

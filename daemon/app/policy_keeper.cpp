@@ -62,10 +62,11 @@ void PolicyKeeper::close() {
   for (auto* timer : {&first_, &confirm_, &slow_, &store_again_}) timer->cancel();
   reader_.close();
   if (is_to_be_stored() && storing_ != reading_.generation) {
-    writer_.run([file = settings_.store, generation = reading_.generation]() -> SlowWork::Then {
-      static_cast<void>(write_store(file, *generation));
-      return [] {};
-    });
+    writer_.run(
+        [file = settings_.store, generation = reading_.generation]() -> process::SlowWork::Then {
+          static_cast<void>(write_store(file, *generation));
+          return [] {};
+        });
   }
   static_cast<void>(writer_.finish(k_store_at_the_end));
   writer_.close();
@@ -122,7 +123,7 @@ void PolicyKeeper::look_elsewhere(process::DirectoryWatchSettings::Job job) {
   if (closed_) return;
   begin_slow();
   const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
-  reader_.run([weak, job = std::move(job)]() -> SlowWork::Then {
+  reader_.run([weak, job = std::move(job)]() -> process::SlowWork::Then {
     return [weak, then = job()] {
       const auto keeper = weak.lock();
       if (!keeper || keeper->closed_) return;
@@ -178,7 +179,7 @@ void PolicyKeeper::read_again() {
   if (read_once_) order.gone = gone_;
   begin_slow();
   const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
-  reader_.run([weak, order = std::move(order), read = settings_.read]() -> SlowWork::Then {
+  reader_.run([weak, order = std::move(order), read = settings_.read]() -> process::SlowWork::Then {
     auto fresh = std::make_shared<PolicyReading>(read(order));
     return [weak, fresh] {
       if (const auto keeper = weak.lock()) keeper->take(std::move(*fresh));
@@ -242,7 +243,7 @@ void PolicyKeeper::store() {
   storing_ = reading_.generation;
   store_again_.cancel();
   const std::weak_ptr<PolicyKeeper> weak = weak_from_this();
-  writer_.run([weak, generation = storing_, file = settings_.store]() -> SlowWork::Then {
+  writer_.run([weak, generation = storing_, file = settings_.store]() -> process::SlowWork::Then {
     const auto trouble = write_store(file, *generation);
     return [weak, generation, trouble] {
       if (const auto keeper = weak.lock()) keeper->stored(generation, trouble);

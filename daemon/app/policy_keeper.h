@@ -22,10 +22,10 @@
 #include <vector>
 
 #include "app/policy_reading.h"
-#include "app/slow_work.h"
 #include "base/result.h"
 #include "policy/generation.h"
 #include "process/directory_watch.h"
+#include "process/slow_work.h"
 
 namespace mps::app {
 
@@ -77,8 +77,8 @@ class PolicyKeeper : public std::enable_shared_from_this<PolicyKeeper> {
   Settings settings_;
   Say say_;
   OnChange changed_;
-  SlowWork reader_;
-  SlowWork writer_;
+  process::SlowWork reader_;
+  process::SlowWork writer_;
   std::unique_ptr<process::DirectoryWatch> watch_;
   boost::asio::steady_timer first_;        // cancelled by the first reading, or when that is slow
   boost::asio::steady_timer confirm_;      // files that are gone are looked for once more

@@ -141,6 +141,19 @@ Result<Programs> find_programs(const std::vector<fs::path>& mps_path,
   return Programs{*control, *server};
 }
 
+Result<fs::path> find_own_program(std::string_view name) {
+  std::error_code error;
+  const auto self = fs::read_symlink("/proc/self/exe", error);
+  if (error) return Error{"cannot tell where this program is: " + error.message()};
+  const auto beside = self.parent_path() / name;
+  const auto below = self.parent_path().parent_path() / "libexec/mps-supervisor" / name;
+  for (const auto& path : {beside, below}) {
+    if (::access(path.c_str(), X_OK) == 0) return path;
+  }
+  return Error{"no " + std::string(name) + " in " + beside.parent_path().string() + " or " +
+               below.parent_path().string()};
+}
+
 Environment daemon_environment(const Environment& inherited, const DaemonPlace& place) {
   std::vector<std::string> path;
   append_folders(path, place.programs.control.parent_path().native());

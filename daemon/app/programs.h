@@ -31,6 +31,10 @@ Result<Programs> find_programs(const std::vector<std::filesystem::path>& mps_pat
                                const Environment& environment,
                                std::span<const std::string_view> usual = usual_program_folders());
 
+// One of our own, beside this program or in ../libexec/mps-supervisor. The Error says where it
+// looked.
+Result<std::filesystem::path> find_own_program(std::string_view name);
+
 struct DaemonPlace {
   Programs programs;
   std::vector<std::filesystem::path> library_path;  // before what LD_LIBRARY_PATH has already

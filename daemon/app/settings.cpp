@@ -32,11 +32,36 @@ void read_folders(Reader& reader, const Field& field, std::vector<std::filesyste
   out = std::move(folders);
 }
 
-void read_gate(Reader& reader, const Field& field) {
-  constexpr std::string_view what = "must be auto or off";
+void read_gate(Reader& reader, const Field& field, Settings::Gate& out) {
+  constexpr std::string_view what = "must be auto, on or off";
   const auto word = reader.text(field, what);
-  if (!word || *word == "auto" || *word == "off") return;
-  reader.fail(field, *word == "on" ? "this version has no gate yet; use auto or off" : what);
+  if (!word) return;
+  if (*word == "auto") {
+    out = Settings::Gate::automatic;
+  } else if (*word == "on") {
+    out = Settings::Gate::on;
+  } else if (*word == "off") {
+    out = Settings::Gate::off;
+  } else {
+    reader.fail(field, what);
+  }
+}
+
+void read_factor(Reader& reader, const Field& field, double& out) {
+  constexpr double k_most = 100;
+  constexpr std::string_view what = "must be a number from 0.1 to 100";
+  const auto word = reader.text(field, what);
+  if (!word) return;
+  const bool plain = word->find_first_not_of("0123456789.") == std::string::npos;
+  const auto value = plain ? parse_number<double>(*word) : std::nullopt;
+  if (!value || *value < 0.1 || *value > k_most) return reader.fail(field, what);
+  out = *value;
+}
+
+void read_overcommit(Reader& reader, const Field& field, Settings& out) {
+  reader.read_mapping(
+      field, {{"threads", [&](const Field& f) { read_factor(reader, f, out.overcommit_threads); }},
+              {"memory", [&](const Field& f) { read_factor(reader, f, out.overcommit_memory); }}});
 }
 
 void read_limits(Reader& reader, const Field& field, instance::Limits& out) {
@@ -91,7 +116,7 @@ void read_settings(Reader& reader, const Field& root, Settings& out) {
         [&](const Field& f) {
           reader.choice(f, "leave", "exclusive", out.exclusive_compute_mode);
         }},
-       {"gate", [&](const Field& f) { read_gate(reader, f); }},
+       {"gate", [&](const Field& f) { read_gate(reader, f, out.gate); }},
        {"metricsListen",
         [&](const Field& f) { read_listen_address(reader, f, out.metrics_listen); }},
        {"stopInstances", [&](const Field& f) { reader.boolean(f, out.stop_instances); }},
@@ -103,10 +128,16 @@ void read_settings(Reader& reader, const Field& root, Settings& out) {
        {"drainTimeout", [&](const Field& f) { reader.duration(f, 0ms, 24h, out.drain_timeout); }},
        {"shutdownTimeout",
         [&](const Field& f) { reader.duration(f, 100ms, 1h, out.shutdown_timeout); }},
-       {"overcommit", later},
-       {"admission", later},
+       {"overcommit", [&](const Field& f) { read_overcommit(reader, f, out); }},
+       {"admission",
+        [&](const Field& f) {
+          reader.read_mapping(f, {{"wait", [&](const Field& wait) {
+                                     reader.duration(wait, 0ms, 1h, out.admission_wait);
+                                   }}});
+        }},
        {"hardLimits", later},
-       {"uidConflict", later},
+       {"uidConflict",
+        [&](const Field& f) { reader.choice(f, "refuse", "wait", out.uid_conflict_waits); }},
        {"serverStartFailures", later},
        {"sharedMemory", later}});
 }

@@ -29,7 +29,13 @@ struct Settings {
   bool exclusive_compute_mode = false;
   std::string metrics_listen = "127.0.0.1:9464";  // empty: off
   bool stop_instances = false;
-  instance::Limits limits;  // of an instance whose device no policy names
+  // automatic: direct in this version.
+  enum class Gate { automatic, on, off } gate = Gate::automatic;
+  double overcommit_threads = 2.0;
+  double overcommit_memory = 1.0;
+  std::chrono::milliseconds admission_wait{60000};
+  bool uid_conflict_waits = false;  // else it is refused
+  instance::Limits limits;          // of an instance whose device no policy names
   struct Probe {
     std::chrono::milliseconds interval{30000};
     std::chrono::milliseconds timeout{3000};

@@ -64,7 +64,10 @@ nvmlLibrary: /opt/nvidia/libnvidia-ml.so.1
 mpsPath: [/opt/nvidia/bin, /usr/sbin]
 libraryPath: [/opt/nvidia/lib]
 computeMode: exclusive
-gate: off
+gate: on
+overcommit: {threads: 1.5, memory: 0.9}
+admission: {wait: 10s}
+uidConflict: wait
 metricsListen: "[::1]:9000"
 stopInstances: true
 limits: {activeThreadPercentage: 12.5, pinnedDeviceMemory: 10Gi, clientPriority: below-normal}
@@ -81,6 +84,11 @@ shutdownTimeout: 1m
   CHECK(settings.mps_path == std::vector<std::filesystem::path>{"/opt/nvidia/bin", "/usr/sbin"});
   CHECK(settings.library_path == std::vector<std::filesystem::path>{"/opt/nvidia/lib"});
   CHECK(settings.exclusive_compute_mode);
+  CHECK(settings.gate == Settings::Gate::on);
+  CHECK(settings.overcommit_threads == 1.5);
+  CHECK(settings.overcommit_memory == 0.9);
+  CHECK(settings.admission_wait == 10s);
+  CHECK(settings.uid_conflict_waits);
   CHECK(settings.metrics_listen == "[::1]:9000");
   CHECK(settings.stop_instances);
   CHECK(settings.limits == instance::Limits{12.5, 10240, 1});
@@ -93,10 +101,13 @@ shutdownTimeout: 1m
 
 TEST_CASE("the other word of each choice") {
   const auto settings = parsed(
-      "computeMode: leave\ngate: auto\nmetricsListen: off\nstopInstances: false\n"
+      "computeMode: leave\ngate: off\nuidConflict: refuse\nmetricsListen: off\nstopInstances: "
+      "false\n"
       "limits: {clientPriority: normal, pinnedDeviceMemory: 1536Mi}\nchannelHolder: report\n"
       "devices: auto\n");
   CHECK_FALSE(settings.exclusive_compute_mode);
+  CHECK(settings.gate == Settings::Gate::off);
+  CHECK_FALSE(settings.uid_conflict_waits);
   CHECK_FALSE(settings.stop_instances);
   CHECK_FALSE(settings.end_channel_holder);
   CHECK(settings.metrics_listen.empty());
@@ -163,8 +174,15 @@ TEST_CASE("folders, names and words") {
       {"channelHolder: kill", "s.yaml:1:16: channelHolder: must be report or end: \"kill\""},
       {"stopInstances: yes", "s.yaml:1:16: stopInstances: must be true or false: \"yes\""},
       {"stopInstances:", "s.yaml:1:1: stopInstances: must be true or false: \"\""},
-      {"gate: on", "s.yaml:1:7: gate: this version has no gate yet; use auto or off: \"on\""},
-      {"gate: direct", "s.yaml:1:7: gate: must be auto or off: \"direct\""},
+      {"gate: direct", "s.yaml:1:7: gate: must be auto, on or off: \"direct\""},
+      {"gate: true", "s.yaml:1:7: gate: must be auto, on or off: \"true\""},
+      {"overcommit: {threads: 0}",
+       "s.yaml:1:23: overcommit.threads: must be a number from 0.1 to 100: \"0\""},
+      {"overcommit: {memory: 1e1}",
+       "s.yaml:1:22: overcommit.memory: must be a number from 0.1 to 100: \"1e1\""},
+      {"overcommit: {cores: 2}", "s.yaml:1:14: overcommit.cores: unknown key: \"cores\""},
+      {"admission: {wait: 2h}", "s.yaml:1:19: admission.wait: must be between 0s and 1h: \"2h\""},
+      {"uidConflict: no", "s.yaml:1:14: uidConflict: must be refuse or wait: \"no\""},
   });
 }
 
@@ -305,14 +323,8 @@ TEST_CASE("keys") {
 
 TEST_CASE("keys of later versions are known, and said not to work yet") {
   check_all({
-      {"overcommit: {threads: 2.0}",
-       "s.yaml:1:13: overcommit: not supported by this version of mps-supervisor: a mapping"},
-      {"admission: {wait: 60s}",
-       "s.yaml:1:12: admission: not supported by this version of mps-supervisor: a mapping"},
       {"hardLimits: off",
        "s.yaml:1:13: hardLimits: not supported by this version of mps-supervisor: \"off\""},
-      {"uidConflict: wait",
-       "s.yaml:1:14: uidConflict: not supported by this version of mps-supervisor: \"wait\""},
       {"serverStartFailures: {close: never}",
        "s.yaml:1:22: serverStartFailures: not supported by this version of mps-supervisor: a "
        "mapping"},

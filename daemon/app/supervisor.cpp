@@ -70,6 +70,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Setti
   std::unique_ptr<Supervisor> supervisor(
       new Supervisor(io, std::move(settings), std::move(programs), std::move(environment),
                      std::move(lock), std::move(*log), std::move(*follower), std::move(*ledger)));
+  if (auto opened = supervisor->open_desk(); !opened) return opened.error();
   if (auto opened = supervisor->open_sockets(); !opened) return opened.error();
   return supervisor;
 }
@@ -108,6 +109,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
 Supervisor::~Supervisor() {
   policies_->close();
   fleet_.close();
+  if (desk_) desk_->close();
 }
 
 Result<void> Supervisor::open_sockets() {
@@ -142,7 +144,11 @@ asio::awaitable<void> Supervisor::run() {
   co_await settle_compute_modes();
   // First the policies: a daemon that is new is not to serve a moment without its limits.
   co_await policies_->start(device_facts(), k_first_policies);
-  policies_->on_change([this] { settle_instances(); });
+  policies_->on_change([this] {
+    settle_instances();
+    if (desk_) desk_->policies_changed();
+  });
+  if (desk_) co_spawn(io_, learn_opening(), asio::detached);
   fleet_.on_change([this] { change_.cancel(); });
   settle_instances();
   co_spawn(io_, watch_devices(), asio::detached);
@@ -188,8 +194,12 @@ std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wan
                                                         .device = wanted.device});
   actor.machine = machine_settings(settings_);
   actor.machine.limits = wanted.limits;
-  return std::make_shared<ActorMember>(std::make_shared<instance::Actor>(
-      io_.get_executor(), std::move(actor), *follower_, recorder_));
+  auto gate = desk_ ? make_gate(wanted, layout) : nullptr;
+  actor.entrance = gate;
+  return std::make_shared<ActorMember>(
+      std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
+                                        recorder_),
+      std::move(gate));
 }
 
 void Supervisor::say_once(const std::string& about, const std::string& kind,
@@ -205,6 +215,16 @@ void Supervisor::say(const std::string& kind, const std::string& message) {
   spdlog::warn("{}: {}", kind, message);
 }
 
+void Supervisor::say_of(const std::string& kind, const std::string& instance,
+                        const std::string& message) {
+  api::Event event;
+  event.kind = kind;
+  event.instance = instance;
+  event.message = message;
+  log_->append(std::move(event));
+  spdlog::warn("{}: {}: {}", instance, kind, message);
+}
+
 // ---- devices ----
 
 void Supervisor::take_inventory(device::Inventory fresh) {
@@ -217,6 +237,7 @@ void Supervisor::take_inventory(device::Inventory fresh) {
              device.short_name() + " (" + device.uuid + "): " + device.error);
   }
   inventory_ = std::move(fresh);
+  tell_gates();
 }
 
 asio::awaitable<void> Supervisor::watch_devices() {
@@ -319,6 +340,16 @@ asio::awaitable<void> Supervisor::end() {
     co_await put_back_compute_modes();
   }
   fleet_.close();
+  for (const auto& weak : gates_) {
+    const auto gate = weak.lock();
+    if (!gate) continue;
+    if (settings_.stop_instances) {
+      gate->leave_for_good();
+    } else {
+      gate->leave();
+    }
+  }
+  if (desk_) desk_->close();
   server_->stop();
   if (metrics_) metrics_->stop();
   spdlog::info("ended");

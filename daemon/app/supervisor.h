@@ -12,12 +12,15 @@
 #include <string>
 #include <vector>
 
+#include "admission/controller.h"
 #include "api/agent.h"
 #include "api/event_log.h"
 #include "api/metrics.h"
 #include "api/server.h"
 #include "app/fleet.h"
+#include "app/gated_entrance.h"
 #include "app/journal_recorder.h"
+#include "app/opening_book.h"
 #include "app/policy_keeper.h"
 #include "app/programs.h"
 #include "app/settings.h"
@@ -65,6 +68,14 @@ class Supervisor : public api::Agent {
   // said to belong to no device.
   [[nodiscard]] bool inventory_is_sure() const;
   std::shared_ptr<FleetMember> make_instance(const WantedInstance& wanted);
+  // Who is let in, where there are gates.
+  Result<void> open_desk();
+  std::shared_ptr<GatedEntrance> make_gate(const WantedInstance& wanted,
+                                           const instance::Layout& layout);
+  [[nodiscard]] gate::LearnSettings lesson_settings() const;
+  boost::asio::awaitable<void> learn_opening();
+  void tell_gates();
+  void say_of(const std::string& kind, const std::string& instance, const std::string& message);
   void take_inventory(device::Inventory fresh);
   boost::asio::awaitable<void> settle_compute_modes();
   boost::asio::awaitable<void> put_back_compute_modes();
@@ -91,6 +102,10 @@ class Supervisor : public api::Agent {
   device::Inventory inventory_;
   std::set<std::string> said_;  // troubles that were said and are not over
   std::shared_ptr<PolicyKeeper> policies_;
+  std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
+  std::filesystem::path gate_program_, client_program_;
+  std::optional<gate::Opening> opening_;
+  std::vector<std::weak_ptr<GatedEntrance>> gates_;
   Fleet fleet_;
   std::unique_ptr<api::Server> server_;
   std::unique_ptr<api::MetricsServer> metrics_;

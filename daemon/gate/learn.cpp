@@ -118,6 +118,10 @@ std::vector<std::string> with_pipe(std::vector<std::string> environment, const f
   return environment;
 }
 
+std::string client_line(pid_t pid, uid_t uid) {
+  return "NEW CLIENT " + std::to_string(pid) + " from user " + std::to_string(uid);
+}
+
 class Lesson {
  public:
   Lesson(const LearnSettings& settings, const fs::path& folder)
@@ -139,7 +143,7 @@ class Lesson {
   asio::awaitable<Result<Said>> hear_client(const std::string& greeting, bool pass_on);
   asio::awaitable<Result<Said>> hear(Descriptor& listener, const std::string& greeting,
                                      bool pass_on);
-  asio::awaitable<std::string> pass_on(const Said& said);
+  asio::awaitable<Result<std::string>> pass_on(const Said& said);
   [[nodiscard]] bool logged(const std::string& line) const;
 
   const LearnSettings& settings_;
@@ -259,31 +263,40 @@ asio::awaitable<Result<Lesson::Said>> Lesson::hear(Descriptor& listener,
     if (said.messages.empty()) co_return Error{"the client says nothing"};
     if (said.messages.size() > k_opening_messages)
       co_return Error{"the client does not stop speaking"};
-    if (pass) not_forwarded_ = co_await pass_on(said);
+    if (pass) {
+      auto passed = co_await pass_on(said);
+      if (!passed) co_return passed.error();
+      not_forwarded_ = std::move(*passed);
+    }
     co_return said;
   }
   co_return Error{"the client does not come: cuInit did not ask for MPS"};
 }
 
-// Empty: the daemon believes it. The client's connection stands meanwhile.
-asio::awaitable<std::string> Lesson::pass_on(const Said& said) {
+// Empty: the daemon believes it; else why it never will. An Error: not known. The client's
+// connection stands meanwhile.
+asio::awaitable<Result<std::string>> Lesson::pass_on(const Said& said) {
   auto socket = co_await connect_to_daemon();
-  if (!socket) co_return socket.error().message;
+  if (!socket) co_return socket.error();
   Descriptor daemon(co_await asio::this_coro::executor, socket->release());
-  if (!co_await readable(daemon, k_answer))
-    co_return std::string("the scratch control daemon gives no greeting");
+  if (!co_await readable(daemon, k_answer)) {
+    co_return Error{"the scratch control daemon gives no greeting"};
+  }
   System system;
   for (const auto& message : said.messages) {
-    if (system.send(daemon.native_handle(), message, &said.credentials, {}) < 0) {
-      co_return Error::from_errno("credentials cannot be attached", errno).message;
-    }
+    if (system.send(daemon.native_handle(), message, &said.credentials, {}) >= 0) continue;
+    const auto error = Error::from_errno("credentials cannot be attached", errno);
+    if (errno == EPERM) co_return error.message;
+    co_return error;
   }
-  const auto line = "NEW CLIENT " + std::to_string(said.credentials.pid) + " from user " +
-                    std::to_string(said.credentials.uid);
+  const auto line = client_line(said.credentials.pid, said.credentials.uid);
   const auto deadline = std::chrono::steady_clock::now() + k_answer;
   while (!logged(line)) {
+    if (logged(client_line(::getpid(), ::getuid()))) {
+      co_return std::string("the control daemon takes our credentials for the client's");
+    }
     if (std::chrono::steady_clock::now() > deadline) {
-      co_return "the control daemon does not say \"" + line + "\"";
+      co_return Error{"the control daemon does not say \"" + line + "\""};
     }
     co_await pause(k_look_again);
   }
@@ -333,17 +346,18 @@ Result<std::string> file_identity(const fs::path& path) {
 asio::awaitable<Result<Opening>> learn_opening(LearnSettings settings) {
   auto driver = co_await driver_identity(settings);
   if (!driver) co_return driver.error();
+  if (!*driver) co_return Error{"no libcuda.so.1 can be loaded"};
   const Folder folder(settings.scratch);
   if (folder.path.empty()) {
     co_return Error::from_errno("make a folder in " + settings.scratch.string(), errno);
   }
   Lesson lesson(settings, folder.path);
   auto opening = co_await lesson.run();
-  if (opening) opening->driver = *driver;
+  if (opening) opening->driver = **driver;
   co_return opening;
 }
 
-asio::awaitable<Result<std::string>> driver_identity(LearnSettings settings) {
+asio::awaitable<Result<std::optional<std::string>>> driver_identity(LearnSettings settings) {
   const auto executor = co_await asio::this_coro::executor;
   const auto control = file_identity(settings.control_program);
   if (!control) co_return control.error();
@@ -361,14 +375,13 @@ asio::awaitable<Result<std::string>> driver_identity(LearnSettings settings) {
   Helper helper(std::move(*child));
   input.reset();
   std::array<char, 5000> text{};
-  ssize_t got = 0;
-  if (co_await readable(output, k_client_start)) {
-    got = ::read(output.native_handle(), text.data(), text.size());
-  }
+  const bool answered = co_await readable(output, k_client_start);
+  const auto got = answered ? ::read(output.native_handle(), text.data(), text.size()) : 0;
   co_await helper.end();
-  if (got <= 0) co_return Error{"no libcuda.so.1 can be loaded"};
+  if (!answered) co_return Error{"loading libcuda.so.1 takes too long"};
+  if (got <= 0) co_return std::optional<std::string>();
   const std::string where(text.data(), static_cast<std::size_t>(got));
-  co_return *control + "; " + std::string(trim(where));
+  co_return std::optional(*control + "; " + std::string(trim(where)));
 }
 
 }  // namespace mps::gate

@@ -32,7 +32,8 @@ struct LearnSettings {
 boost::asio::awaitable<Result<Opening>> learn_opening(LearnSettings settings);
 
 // Which files it depends on: path, size and time of change of the control program and of the
-// libcuda.so.1 that a program with this environment loads. An Error: there is none.
-boost::asio::awaitable<Result<std::string>> driver_identity(LearnSettings settings);
+// libcuda.so.1 that a program with this environment loads. None: there is no such library. An
+// Error: that could not be found out.
+boost::asio::awaitable<Result<std::optional<std::string>>> driver_identity(LearnSettings settings);
 
 }  // namespace mps::gate

@@ -52,7 +52,9 @@ Actor::Actor(const asio::any_io_executor& executor, ActorSettings settings,
       recorder_(recorder),
       machine_(settings_.id, settings_.machine),
       channel_(executor, channel_settings(settings_, layout_)),
-      door_(executor, layout_.open_pipe, layout_.private_),
+      door_(settings_.entrance
+                ? settings_.entrance
+                : std::make_shared<Door>(executor, layout_.open_pipe, layout_.private_)),
       random_(std::random_device{}()),
       state_since_(system_clock::now()) {
   machine_.seed(static_cast<std::uint32_t>(random_()));
@@ -112,7 +114,7 @@ bool Actor::take_up(FoundDaemon found, bool only_drain) {
   if (auto followed = follow_output_of(found.pid); !followed) log_failed(followed.error());
   channel_.set_daemon(found.pid);
   control_ = ControlProcess{found.pid, found.start_ticks, started_at(found.start_ticks), true};
-  if (!door_.leads_to(layout_.control)) carry_out(CloseDoor{});
+  if (!door_->leads_to(layout_.control)) carry_out(CloseDoor{});
   // What it said while no supervisor was there comes first; servers may have come and gone.
   if (log_) follower_.drain(*log_);
   found.servers = servers_of(proc_, found.pid);
@@ -427,6 +429,7 @@ Snapshot Actor::snapshot() const {
   shown.server = machine_.server();
   shown.channel = machine_.channel();
   shown.restarts = machine_.restarts();
+  shown.gate = door_->gate();
   shown.limits = machine_.limits();
   shown.limits_confirmed = machine_.limits_confirmed();
   for (const auto& [pid, client] : machine_.clients()) shown.clients.push_back(client);

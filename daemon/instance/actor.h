@@ -21,6 +21,7 @@
 
 #include "control/channel.h"
 #include "instance/door.h"
+#include "instance/entrance.h"
 #include "instance/found_daemon.h"
 #include "instance/layout.h"
 #include "instance/machine.h"
@@ -40,6 +41,7 @@ struct ActorSettings {
   std::filesystem::path control_program;  // nvidia-cuda-mps-control
   std::vector<std::string> environment;   // of the daemon and of its front-ends
   MachineSettings machine;
+  std::shared_ptr<Entrance> entrance{};  // none: a door of its own, `direct`
 };
 
 class Actor : public std::enable_shared_from_this<Actor> {
@@ -63,6 +65,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   [[nodiscard]] Snapshot snapshot() const;
   [[nodiscard]] const std::string& device() const { return settings_.device; }
   [[nodiscard]] State state() const { return machine_.state(); }
+  [[nodiscard]] std::string last_error() const { return machine_.last_error(); }
   [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
 
   // Called after anything changed.
@@ -138,7 +141,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   process::Proc proc_;
   Machine machine_;
   control::Channel channel_;
-  Door door_;
+  std::shared_ptr<Entrance> door_;
   std::minstd_rand random_;
   std::function<void()> changed_;
 

@@ -15,11 +15,10 @@ namespace asio = boost::asio;
 namespace {
 constexpr std::chrono::seconds k_door_again{1};
 
-// `self` keeps the door.
-asio::awaitable<void> learn_greeting([[maybe_unused]] std::shared_ptr<Actor> self, Door& door,
+asio::awaitable<void> learn_greeting(std::shared_ptr<Entrance> door,
                                      std::filesystem::path control) {
   auto greeting = co_await ask_greeting(control);
-  if (greeting && !door.knows_greeting()) door.greeting(std::move(*greeting));
+  if (greeting && door->wants_greeting()) door->greeting(std::move(*greeting));
 }
 }  // namespace
 
@@ -36,8 +35,10 @@ void Actor::carry_out(const OpenDoor&) {
 }
 
 asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
-  auto greeting = co_await ask_greeting(self->layout_.control);
-  if (greeting) self->door_.greeting(std::move(*greeting));
+  if (self->door_->gate() == GateState::direct) {
+    auto greeting = co_await ask_greeting(self->layout_.control);
+    if (greeting) self->door_->greeting(std::move(*greeting));
+  }
   while (turn == self->door_turn_ && self->door_is_open() && !self->mend_door()) {
     asio::steady_timer pause(self->executor_, k_door_again);
     co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
@@ -46,7 +47,7 @@ asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
 
 bool Actor::mend_door() {
   const bool was_open = door_stands_;
-  const auto opened = door_.open(layout_.control);
+  const auto opened = door_->open(layout_.control);
   door_stands_ = opened.has_value();
   if (!opened) {
     door_failed("the share cannot be opened: " + opened.error().message);
@@ -68,14 +69,13 @@ void Actor::carry_out(const CloseDoor&) {
   std::error_code unreadable;
   // Without the directory nobody can have it mounted; why it is missing is said elsewhere.
   if (!std::filesystem::is_directory(layout_.open_pipe, unreadable)) return;
-  const auto closed = door_.close();
+  const auto closed = door_->close();
   if (closed) {
     door_trouble_ = false;
     // A daemon that was adopted and drained at once has never had its door opened by us: without
     // its greeting newcomers would wait instead of being refused.
-    if (!door_.knows_greeting()) {
-      co_spawn(executor_, learn_greeting(shared_from_this(), door_, layout_.control),
-               asio::detached);
+    if (door_->wants_greeting()) {
+      co_spawn(executor_, learn_greeting(door_, layout_.control), asio::detached);
     }
     return;
   }
@@ -89,7 +89,7 @@ asio::awaitable<void> Actor::close_door_again(Self self, std::uint64_t turn) {
     asio::steady_timer pause(self->executor_, k_door_again);
     co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
     // Meanwhile the actor may have been closed, and the share be somebody else's.
-    if (turn != self->door_turn_ || self->closed_ || self->door_.close()) co_return;
+    if (turn != self->door_turn_ || self->closed_ || self->door_->close()) co_return;
   }
 }
 

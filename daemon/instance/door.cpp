@@ -142,8 +142,8 @@ void Door::greeting(std::string bytes) {
   refuser_->wake();
 }
 
-bool Door::knows_greeting() const {
-  return !greeting_.empty();
+bool Door::wants_greeting() const {
+  return greeting_.empty();
 }
 
 // A container that has the share mounted for writing may have put a link in the directory's place.

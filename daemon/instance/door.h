@@ -20,10 +20,11 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "instance/entrance.h"
 
 namespace mps::instance {
 
-class Door {
+class Door final : public Entrance {
  public:
   static constexpr std::size_t k_peers = 64;
 
@@ -32,21 +33,22 @@ class Door {
   // and moved.
   Door(const boost::asio::any_io_executor& executor, std::filesystem::path directory,
        std::filesystem::path staging);
-  ~Door();
+  ~Door() override;
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;
 
   // Newcomers reach the daemon that listens on `control`: a hard link, renamed into place. Those
   // that still wait at the refusing listener are refused, not dropped.
   // True if it was not so already.
-  Result<bool> open(const std::filesystem::path& control);
+  Result<bool> open(const std::filesystem::path& control) override;
   // Newcomers are refused from here on.
-  Result<void> close();
+  Result<void> close() override;
 
-  [[nodiscard]] bool leads_to(const std::filesystem::path& control) const;
+  [[nodiscard]] bool leads_to(const std::filesystem::path& control) const override;
 
-  void greeting(std::string bytes);
-  [[nodiscard]] bool knows_greeting() const;
+  void greeting(std::string bytes) override;
+  [[nodiscard]] bool wants_greeting() const override;
+  [[nodiscard]] GateState gate() const override { return GateState::direct; }
 
  private:
   struct Refuser;

@@ -220,6 +220,8 @@ class Ledger {
   // The slot of a process on an instance; none: a client that nothing explains.
   [[nodiscard]] std::optional<SlotId> slot_of(std::string_view instance,
                                               const Process& process) const;
+  // How many slots a container has on a share.
+  [[nodiscard]] std::size_t clients_of(std::string_view share, std::string_view container) const;
   // Living slots through a share, for deleting it.
   [[nodiscard]] std::vector<SlotId> slots_of_share(std::string_view share) const;
 

@@ -77,6 +77,11 @@ std::optional<SlotId> Ledger::slot_of(std::string_view instance, const Process& 
   return std::nullopt;
 }
 
+std::size_t Ledger::clients_of(std::string_view share, std::string_view container) const {
+  const auto found = admission_of_.find(admission_key(share, container));
+  return found == admission_of_.end() ? 0 : admissions_.at(found->second).slots;
+}
+
 std::vector<SlotId> Ledger::slots_of_share(std::string_view share) const {
   std::vector<SlotId> ids;
   for (const auto& [id, entry] : slots_) {

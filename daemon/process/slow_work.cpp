@@ -1,4 +1,4 @@
-#include "app/slow_work.h"
+#include "process/slow_work.h"
 
 #include <boost/asio/post.hpp>
 #include <condition_variable>
@@ -8,7 +8,7 @@
 #include <thread>
 #include <utility>
 
-namespace mps::app {
+namespace mps::process {
 
 struct SlowWork::Shared {
   explicit Shared(boost::asio::any_io_executor given) : executor(std::move(given)) {}
@@ -77,4 +77,4 @@ void SlowWork::close() {
   shared_->changed.notify_all();
 }
 
-}  // namespace mps::app
+}  // namespace mps::process

@@ -1,4 +1,4 @@
-#include "app/slow_work.h"
+#include "process/slow_work.h"
 
 #include <doctest/doctest.h>
 
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-using namespace mps::app;
+using namespace mps::process;
 using namespace std::chrono_literals;
 
 TEST_CASE("jobs are done in order, and what follows runs on the executor") {

@@ -10,7 +10,7 @@
 #include <functional>
 #include <memory>
 
-namespace mps::app {
+namespace mps::process {
 
 class SlowWork {
  public:
@@ -38,4 +38,4 @@ class SlowWork {
   bool has_thread_ = false;
 };
 
-}  // namespace mps::app
+}  // namespace mps::process

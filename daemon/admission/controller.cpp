@@ -1,0 +1,407 @@
+#include "admission/controller.h"
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <utility>
+
+#include "base/text.h"
+#include "identity/life.h"
+#include "process/proc.h"
+
+namespace mps::admission {
+
+namespace asio = boost::asio;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::size_t k_being_looked_up = 16384;
+constexpr std::size_t k_cgroups_at_a_time = 256;
+constexpr std::chrono::milliseconds k_look_at_cgroups_again{1000};
+constexpr std::chrono::minutes k_longest_wait{60};
+
+}  // namespace
+
+Result<std::shared_ptr<Controller>> Controller::open(const asio::any_io_executor& executor,
+                                                     ControllerSettings settings,
+                                                     ControllerSources sources) {
+  auto opened = share::CheckpointFile::open(settings.checkpoint);
+  if (!opened) return opened.error();
+  std::shared_ptr<Controller> made(
+      new Controller(executor, std::move(settings), std::move(sources), std::move(opened->file)));
+  made->go_on_from(opened->replay);
+  return made;
+}
+
+Controller::Controller(const asio::any_io_executor& executor, ControllerSettings settings,
+                       ControllerSources sources, share::CheckpointFile checkpoint)
+    : executor_(executor),
+      settings_(std::move(settings)),
+      sources_(std::move(sources)),
+      checkpoint_(std::move(checkpoint)),
+      ledger_(settings_.ledger),
+      looking_up_(executor),
+      looking_at_cgroups_(executor),
+      alarm_(executor),
+      cgroup_alarm_(executor) {}
+
+Controller::~Controller() {
+  close();
+}
+
+void Controller::close() {
+  if (std::exchange(closed_, true)) return;
+  alarm_.cancel();
+  cgroup_alarm_.cancel();
+  looking_up_.close();
+  looking_at_cgroups_.close();
+  asking_.clear();
+}
+
+// ---- after a restart ----
+
+void Controller::go_on_from(const share::Replay& replay) {
+  if (!replay.problems.empty()) {
+    sources_.say("admissions_damaged", "",
+                 settings_.checkpoint.string() + ": " + std::to_string(replay.damaged_lines) +
+                     " damaged lines, the first in line " +
+                     std::to_string(replay.problems.front().line) + " (" +
+                     replay.problems.front().reason +
+                     "); clients that they spoke of go on, and count as adopted");
+  }
+  ledger_.restore(replay.state);
+  for (const auto& [id, admission] : replay.state.admissions) note(share::AdmissionMade{admission});
+  for (const auto& [id, slot] : replay.state.slots) note(share::SlotMade{slot});
+  set_cgroup_alarm();
+}
+
+std::optional<share::Process> Controller::process_of(pid_t pid) const {
+  const auto stat = process::Proc().stat(pid);
+  if (!stat || stat->state == 'Z' || stat->state == 'X') return std::nullopt;
+  return share::Process{pid, stat->start_time};
+}
+
+std::optional<share::SlotId> Controller::found_inside(const std::string& instance, pid_t pid,
+                                                      uid_t uid) {
+  const auto process = process_of(pid);
+  if (!process) return std::nullopt;
+  if (!ledger_.slot_of(instance, *process)) apply(ledger_.adopt(instance, *process, uid));
+  const auto slot = ledger_.slot_of(instance, *process);
+  if (slot) ledger_.connection_found(*slot);
+  return slot;
+}
+
+// ---- who that is ----
+
+Controller::FoundOut Controller::look_up(const identity::Resolver& resolver, const Peer& peer) {
+  FoundOut found;
+  const auto stat = process::Proc().stat(peer.pid);
+  if (!stat) {
+    found.who = identity::Unidentified{"the process has ended"};
+    return found;
+  }
+  found.start_ticks = stat->start_time;
+  // It looks again whether this is still the process that connected: so the line above was its.
+  found.who = resolver.identify({peer.pid, peer.uid, peer.gid, peer.pidfd.get()});
+  return found;
+}
+
+void Controller::find_out(std::shared_ptr<const Peer> peer, Found then) {
+  ++being_looked_up_;
+  looking_up_.run([resolver = sources_.resolver, peer = std::move(peer), weak = weak_from_this(),
+                   then = std::move(then)]() -> process::SlowWork::Then {
+    return [weak, then, found = look_up(*resolver, *peer)] {
+      const auto self = weak.lock();
+      if (!self || self->closed_) return;
+      --self->being_looked_up_;
+      then(*self, found);
+    };
+  });
+}
+
+RequestId Controller::ask(Peer peer, const Wish& wish, Told told) {
+  const auto id = next_request_++;
+  const auto place = places_.find(peer.instance);
+  asking_.emplace(id, Asking{std::move(told), wish,
+                             place == places_.end() ? Place{} : place->second, peer.share});
+  if (place == places_.end()) {
+    refuse(id, share::not_ready(peer.instance, "starting"));
+  } else if (being_looked_up_ >= k_being_looked_up) {
+    refuse(id, share::too_many_waiting("this node", being_looked_up_, k_being_looked_up));
+  } else {
+    const auto kept = std::make_shared<const Peer>(std::move(peer));
+    find_out(kept, [id, kept](Controller& self, const FoundOut& found) {
+      self.decide(id, *kept, found);
+    });
+  }
+  return id;
+}
+
+void Controller::decide(RequestId id, const Peer& peer, const FoundOut& found) {
+  const auto place = asking_.find(id);
+  if (place == asking_.end()) return;  // it left meanwhile
+  auto& asking = place->second;
+  if (const auto* unknown = std::get_if<identity::Unidentified>(&found.who)) {
+    return refuse(id, share::unidentified(unknown->reason));
+  }
+  asking.who = std::get<identity::Identity>(found.who);
+  const auto plan = plan_for(*sources_.policies(), *asking.who, asking.place);
+  if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return refuse(id, *refusal);
+  const auto& granted = std::get<share::Plan>(plan);
+  const auto now = steady_clock::now();
+  share::Request request;
+  request.id = id;
+  request.share = peer.instance + "/" + peer.share;
+  request.instance = peer.instance;
+  request.container = asking.who->container;
+  request.subject = asking.who->subject;
+  request.cgroup = to_record(asking.who->cgroup);
+  request.description = describe(*asking.who);
+  request.process = {peer.pid, found.start_ticks};
+  request.uid = peer.uid;
+  request.grant = granted.grant;
+  request.quota = granted.quota;
+  request.may_wait = asking.wish.may_wait;
+  request.deadline = now + std::min<steady_clock::duration>(
+                               asking.wish.wait.value_or(settings_.wait), k_longest_wait);
+  apply(ledger_.request(request, now));
+}
+
+void Controller::refuse(RequestId id, share::Refusal why) {
+  deliver({id, share::Refused{std::move(why)}});
+}
+
+void Controller::withdraw(RequestId request) {
+  const auto place = asking_.find(request);
+  if (place == asking_.end()) return;
+  const auto let_in = place->second.let_in;
+  const bool in_line = place->second.who.has_value() && !let_in;
+  asking_.erase(place);
+  if (let_in) ledger_.connection_closed(*let_in);
+  if (in_line) apply(ledger_.peer_gone(request, steady_clock::now()));
+}
+
+void Controller::connection_closed(share::SlotId slot) {
+  ledger_.connection_closed(slot);
+}
+
+// ---- what follows from a decision ----
+
+void Controller::apply(share::Effects effects) {
+  const auto recorded = checkpoint_.record(effects.changes);
+  if (!recorded && !std::exchange(behind_said_, true)) {
+    sources_.say("admissions_not_recorded", "",
+                 recorded.error().message +
+                     "; should the supervisor end before that is mended, clients that came "
+                     "meanwhile count as adopted");
+  } else if (recorded) {
+    behind_said_ = false;
+  }
+  for (const auto& change : effects.changes) note(change);
+  for (const auto& decision : effects.decisions) deliver(decision);
+  set_alarm();
+}
+
+void Controller::note(const share::Change& change) {
+  if (const auto* made = std::get_if<share::AdmissionMade>(&change)) {
+    const auto [place, fresh] = admitted_.try_emplace(made->admission.id);
+    place->second.cgroup = cgroup_from_record(made->admission.cgroup);
+    if (fresh) without_slots_.insert(made->admission.id);
+  } else if (const auto* over = std::get_if<share::AdmissionEnded>(&change)) {
+    admitted_.erase(over->id);
+    without_slots_.erase(over->id);
+  } else if (const auto* slot = std::get_if<share::SlotMade>(&change)) {
+    slots_[slot->slot.id] = slot->slot.admission;
+    const auto admission = admitted_.find(slot->slot.admission);
+    if (admission != admitted_.end()) {
+      ++admission->second.slots;
+      without_slots_.erase(admission->first);
+    }
+    watch(slot->slot);
+  } else if (const auto* ended = std::get_if<share::SlotEnded>(&change)) {
+    const auto known = slots_.extract(ended->id);
+    const auto admission = known ? admitted_.find(known.mapped()) : admitted_.end();
+    if (admission == admitted_.end() || --admission->second.slots > 0) return;
+    without_slots_.insert(admission->first);
+    set_cgroup_alarm();
+  }
+}
+
+void Controller::deliver(const share::Decision& decision) {
+  const auto place = asking_.find(decision.request);
+  if (place == asking_.end()) return;
+  if (const auto* in = std::get_if<share::LetIn>(&decision.verdict)) {
+    place->second.let_in = in->slot;
+  }
+  asio::post(executor_, [weak = weak_from_this(), decision] {
+    const auto self = weak.lock();
+    if (self && !self->closed_) self->tell(decision.request, decision.verdict);
+  });
+}
+
+void Controller::tell(RequestId id, const Verdict& verdict) {
+  const auto place = asking_.find(id);
+  if (place == asking_.end()) return;
+  say_verdict(place->second, verdict);
+  if (std::holds_alternative<share::Waits>(verdict)) {
+    const auto told = place->second.told;
+    return told(verdict);
+  }
+  const auto told = std::move(place->second.told);
+  asking_.erase(place);
+  told(verdict);
+}
+
+void Controller::say_verdict(const Asking& asking, const Verdict& verdict) {
+  const auto* refused = std::get_if<share::Refused>(&verdict);
+  if (refused == nullptr) return;
+  const auto who = asking.who ? asking.who->subject + ", " + describe(*asking.who) : "a process";
+  const auto unsaid = refusals_.count(
+      asking.place.instance + (asking.who ? asking.who->container : "") + to_string(refused->code),
+      steady_clock::now());
+  if (!unsaid) return;
+  auto message = who + " was refused, " + to_string(refused->code) + ": " + refused->sentence;
+  if (*unsaid > 0) message += "; and " + std::to_string(*unsaid) + " times since this was said";
+  sources_.say("refused", asking.place.instance, message);
+}
+
+// ---- processes and cgroups ----
+
+void Controller::watch(const share::Slot& slot) {
+  auto child = process::Child::adopt(executor_, slot.process.pid, slot.process.start_ticks);
+  if (!child) {
+    asio::post(executor_, [weak = weak_from_this(), id = slot.id] {
+      if (const auto self = weak.lock()) self->slot_over(id);
+    });
+    return;
+  }
+  co_spawn(executor_, slot_ends(weak_from_this(), std::move(*child), slot.id), asio::detached);
+}
+
+asio::awaitable<void> Controller::slot_ends(std::weak_ptr<Controller> weak, process::Child child,
+                                            share::SlotId slot) {
+  co_await child.wait();
+  if (const auto self = weak.lock()) self->slot_over(slot);
+}
+
+void Controller::slot_over(share::SlotId slot) {
+  if (closed_ || !slots_.contains(slot)) return;
+  apply(ledger_.slot_ended(slot, steady_clock::now()));
+}
+
+void Controller::set_cgroup_alarm() {
+  if (closed_ || without_slots_.empty() || std::exchange(cgroup_alarm_set_, true)) return;
+  cgroup_alarm_.expires_after(k_look_at_cgroups_again);
+  cgroup_alarm_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (!error && self) self->look_at_cgroups();
+  });
+}
+
+// Only those that nobody has a slot of: an admission with slots is not over, wherever its
+// processes have moved to.
+void Controller::look_at_cgroups() {
+  std::vector<std::pair<share::AdmissionId, identity::Cgroup>> some;
+  for (const auto id : without_slots_) {
+    if (some.size() == k_cgroups_at_a_time) break;
+    some.emplace_back(id, admitted_.at(id).cgroup);
+  }
+  looking_at_cgroups_.run([resolver = sources_.resolver, some = std::move(some),
+                           weak = weak_from_this()]() -> process::SlowWork::Then {
+    std::vector<share::AdmissionId> empty;
+    for (const auto& [id, cgroup] : some) {
+      if (!resolver->populated(cgroup)) empty.push_back(id);
+    }
+    resolver->forget_dead();
+    return [weak, empty = std::move(empty)] {
+      const auto self = weak.lock();
+      if (!self || self->closed_) return;
+      for (const auto id : empty) {
+        // Somebody of it may have been let in since.
+        if (self->without_slots_.contains(id)) self->apply(self->ledger_.cgroup_empty(id));
+      }
+      self->cgroup_alarm_set_ = false;
+      self->set_cgroup_alarm();
+    };
+  });
+}
+
+void Controller::set_alarm() {
+  const auto due = ledger_.next_due();
+  if (closed_ || !due || due == alarm_at_) return;
+  alarm_at_ = due;
+  alarm_.expires_at(*due);
+  alarm_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (!error && self && !self->closed_) {
+      self->alarm_at_.reset();
+      self->apply(self->ledger_.time_passed(steady_clock::now()));
+    }
+  });
+}
+
+// ---- instances and policies ----
+
+void Controller::instance_changed(const Place& place, share::InstanceFacts facts) {
+  places_[place.instance] = place;
+  apply(ledger_.instance_changed(facts, steady_clock::now()));
+}
+
+void Controller::instance_removed(const std::string& instance) {
+  places_.erase(instance);
+  apply(ledger_.instance_removed(instance, steady_clock::now()));
+}
+
+void Controller::policies_changed() {
+  const auto generation = sources_.policies();
+  std::vector<share::Revision> revisions;
+  for (const auto& [id, asking] : asking_) {
+    if (!asking.who || asking.let_in) continue;
+    const auto plan = plan_for(*generation, *asking.who, asking.place);
+    std::visit([&revisions, id = id](const auto& now) { revisions.push_back({id, now}); }, plan);
+  }
+  if (!revisions.empty()) apply(ledger_.revise(revisions, steady_clock::now()));
+}
+
+// ---- questions ----
+
+void Controller::standing(Peer peer,
+                          std::function<void(std::variant<Standing, share::Refusal>)> told) {
+  const auto place = places_.find(peer.instance);
+  if (place == places_.end() || being_looked_up_ >= k_being_looked_up) {
+    asio::post(executor_, [told = std::move(told), instance = peer.instance] {
+      told(share::not_ready(instance, "starting"));
+    });
+    return;
+  }
+  const auto kept = std::make_shared<const Peer>(std::move(peer));
+  find_out(kept, [kept, told = std::move(told)](Controller& self, const FoundOut& found) {
+    if (const auto* unknown = std::get_if<identity::Unidentified>(&found.who)) {
+      return told(share::unidentified(unknown->reason));
+    }
+    const auto& who = std::get<identity::Identity>(found.who);
+    const auto at = self.places_.find(kept->instance);
+    if (at == self.places_.end()) return told(share::instance_gone(kept->instance));
+    const auto plan = plan_for(*self.sources_.policies(), who, at->second);
+    if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return told(*refusal);
+    Standing standing;
+    standing.subject = who.subject;
+    standing.container = describe(who);
+    standing.grant = std::get<share::Plan>(plan).grant;
+    standing.clients = self.ledger_.clients_of(kept->instance + "/" + kept->share, who.container);
+    told(standing);
+  });
+}
+
+void Controller::terminate_own(Peer peer,
+                               std::function<void(std::variant<Terminated, share::Refusal>)> told) {
+  asio::post(executor_, [told = std::move(told), instance = peer.instance] {
+    told(share::not_ready(instance, "not able to terminate clients yet"));
+  });
+}
+
+}  // namespace mps::admission

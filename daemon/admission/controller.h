@@ -1,0 +1,144 @@
+// The Desk: identity, policy and ledger put together, with what follows from their decisions: the
+// checkpoint, the watch over processes and cgroups, the events.
+//
+// Who is asking is looked up on a thread of its own, since it reads /proc, cgroups and the
+// runtimes' files; all decisions are made on the executor's thread. Every change is in the
+// checkpoint before anybody hears of it.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "admission/desk.h"
+#include "admission/plan.h"
+#include "admission/refusals.h"
+#include "base/result.h"
+#include "process/child.h"
+#include "process/slow_work.h"
+#include "share/checkpoint_file.h"
+
+namespace mps::admission {
+
+struct ControllerSettings {
+  std::filesystem::path checkpoint;  // <stateDir>/admissions.log
+  share::LedgerSettings ledger{};
+  std::chrono::milliseconds wait{60000};
+};
+
+struct ControllerSources {
+  std::shared_ptr<const identity::Resolver> resolver;
+  std::function<std::shared_ptr<const policy::Generation>()> policies;
+  // An event: its kind, the instance that it is about, and a sentence.
+  std::function<void(const std::string& kind, const std::string& instance,
+                     const std::string& message)>
+      say;
+};
+
+class Controller final : public Desk, public std::enable_shared_from_this<Controller> {
+ public:
+  // An Error: the checkpoint is not ours to use. What is damaged in it is said as an event.
+  static Result<std::shared_ptr<Controller>> open(const boost::asio::any_io_executor& executor,
+                                                  ControllerSettings settings,
+                                                  ControllerSources sources);
+  ~Controller() override;
+  Controller(const Controller&) = delete;
+  Controller& operator=(const Controller&) = delete;
+
+  // Desk
+  RequestId ask(Peer peer, const Wish& wish, Told told) override;
+  void withdraw(RequestId request) override;
+  void connection_closed(share::SlotId slot) override;
+  void standing(Peer peer,
+                std::function<void(std::variant<Standing, share::Refusal>)> told) override;
+  void terminate_own(Peer peer,
+                     std::function<void(std::variant<Terminated, share::Refusal>)> told) override;
+
+  // What the ledger knows of instances. New ones too.
+  void instance_changed(const Place& place, share::InstanceFacts facts);
+  void instance_removed(const std::string& instance);
+  void policies_changed();
+
+  // A process that a gate has inside since an earlier supervisor: its slot, or an adopted one.
+  // None: it has ended.
+  std::optional<share::SlotId> found_inside(const std::string& instance, pid_t pid, uid_t uid);
+
+  // Nobody is told anything any more; what is recorded stays.
+  void close();
+
+  [[nodiscard]] const share::Ledger& ledger() const { return ledger_; }
+
+ private:
+  struct FoundOut {
+    identity::Answer who;
+    std::uint64_t start_ticks = 0;
+  };
+  struct Asking {
+    Told told;
+    Wish wish;
+    Place place;
+    std::string share;
+    std::optional<identity::Identity> who{};
+    std::optional<share::SlotId> let_in{};  // decided, and not told yet
+  };
+  struct Admitted {
+    identity::Cgroup cgroup{};
+    std::size_t slots = 0;
+  };
+  using Found = std::function<void(Controller& self, const FoundOut& found)>;
+
+  Controller(const boost::asio::any_io_executor& executor, ControllerSettings settings,
+             ControllerSources sources, share::CheckpointFile checkpoint);
+  void go_on_from(const share::Replay& replay);
+
+  // Looks up who that is, then goes on here, unless it was closed meanwhile.
+  void find_out(std::shared_ptr<const Peer> peer, Found then);
+  static FoundOut look_up(const identity::Resolver& resolver, const Peer& peer);
+  void decide(RequestId id, const Peer& peer, const FoundOut& found);
+  void refuse(RequestId id, share::Refusal why);
+
+  void apply(share::Effects effects);
+  void note(const share::Change& change);
+  void deliver(const share::Decision& decision);
+  void tell(RequestId id, const Verdict& verdict);
+  void say_verdict(const Asking& asking, const Verdict& verdict);
+
+  void watch(const share::Slot& slot);
+  static boost::asio::awaitable<void> slot_ends(std::weak_ptr<Controller> weak,
+                                                process::Child child, share::SlotId slot);
+  void slot_over(share::SlotId slot);
+  void look_at_cgroups();
+  void set_alarm();
+  void set_cgroup_alarm();
+  [[nodiscard]] std::optional<share::Process> process_of(pid_t pid) const;
+
+  boost::asio::any_io_executor executor_;
+  ControllerSettings settings_;
+  ControllerSources sources_;
+  share::CheckpointFile checkpoint_;
+  share::Ledger ledger_;
+  process::SlowWork looking_up_;
+  process::SlowWork looking_at_cgroups_;
+  boost::asio::steady_timer alarm_;
+  boost::asio::steady_timer cgroup_alarm_;
+  bool cgroup_alarm_set_ = false;
+  std::optional<share::TimePoint> alarm_at_{};
+  std::map<std::string, Place> places_;  // by instance
+  std::map<RequestId, Asking> asking_;
+  std::size_t being_looked_up_ = 0;
+  RequestId next_request_ = 1;
+  std::map<share::SlotId, share::AdmissionId> slots_;
+  std::map<share::AdmissionId, Admitted> admitted_;
+  std::set<share::AdmissionId> without_slots_;
+  Refusals refusals_;
+  bool behind_said_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace mps::admission

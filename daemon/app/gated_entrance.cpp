@@ -1,0 +1,297 @@
+#include "app/gated_entrance.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace mps::app {
+
+using instance::State;
+using std::chrono::steady_clock;
+
+namespace {
+
+constexpr std::chrono::milliseconds k_again{50};
+const char* const k_share = "open";
+
+// No client says this: whoever has a gate with it is refused, in the daemon's own words.
+gate::Opening nobody(gate::Opening opening) {
+  opening.messages = {std::string("\0nobody", 7)};
+  return opening;
+}
+
+std::string opening_words(gate::Refusal why) {
+  return std::string("a process that is no CUDA program of this node's driver was refused: ") +
+         to_string(why);
+}
+
+}  // namespace
+
+GatedEntrance::GatedEntrance(const boost::asio::any_io_executor& executor,
+                             GatedEntranceSettings settings,
+                             std::shared_ptr<admission::Controller> controller, Say say)
+    : executor_(executor),
+      settings_(std::move(settings)),
+      controller_(std::move(controller)),
+      say_(std::move(say)),
+      socket_{settings_.layout.open_pipe, settings_.layout.private_ / "open.socket"},
+      again_(executor) {}
+
+void GatedEntrance::start() {
+  link_ = std::make_shared<gate::Link>(
+      executor_,
+      gate::Link::Settings{settings_.place.instance, settings_.gate_program,
+                           settings_.layout.private_ / "gate.sock", settings_.gate_environment},
+      *this);
+  tell_desk();
+  // Its directory is to be there before its socket is.
+  if (const auto made = settings_.layout.make(); !made) {
+    say_("gate_failed", settings_.place.instance, made.error().message);
+  }
+  if (opening_) link_->set_up(opening_->greeting, opening_->messages);
+  link_->start();
+}
+
+void GatedEntrance::set_opening(const gate::Opening& opening) {
+  opening_ = opening;
+  if (link_) link_->set_up(opening.greeting, opening.messages);
+}
+
+void GatedEntrance::leave() {
+  if (std::exchange(left_, true)) return;
+  again_.cancel();
+  if (link_) link_->close();
+}
+
+void GatedEntrance::leave_for_good() {
+  if (left_ || !link_) return leave();
+  if (opening_) link_->set_up(opening_->greeting, nobody(*opening_).messages);
+  leave();
+}
+
+// ---- what the desk knows ----
+
+share::Door GatedEntrance::door() const {
+  switch (state_) {
+    case State::ready:
+      if (listed_) return share::Serving{};
+      return share::NotReady{"starting"};
+    case State::draining:
+      return share::Closed{share::draining(settings_.place.instance), true};
+    case State::stopped:
+      return share::Closed{share::draining(settings_.place.instance), false};
+    case State::failed:
+      return share::Closed{share::failed(settings_.place.instance, why_), false};
+    default:
+      return share::NotReady{to_string(state_)};
+  }
+}
+
+void GatedEntrance::tell_desk() {
+  if (left_) return;
+  const auto& device = settings_.place.device;
+  share::InstanceFacts facts;
+  facts.id = settings_.place.instance;
+  facts.device = device.uuid;
+  facts.device_name = device.name;
+  facts.door = door();
+  facts.max_clients = device.max_clients;
+  facts.memory_mebibytes = device.memory_mebibytes;
+  // No driver that we know of has its servers serve several users at a time by default.
+  facts.single_uid = true;
+  facts.generation = ++generation_;
+  controller_->instance_changed(settings_.place, std::move(facts));
+}
+
+void GatedEntrance::instance_is(State state, const std::string& why) {
+  if (state == state_ && (state != State::failed || why == why_)) return;
+  state_ = state;
+  why_ = why;
+  serve();
+  tell_desk();
+}
+
+void GatedEntrance::device_is(const policy::DeviceFacts& device) {
+  const auto& known = settings_.place.device;
+  if (device.uuid != known.uuid || device == known || !link_) return;
+  settings_.place.device = device;
+  tell_desk();
+}
+
+// ---- the daemon behind it ----
+
+// While it drains, programs that have a slot may still open connections.
+void GatedEntrance::serve() {
+  if (left_ || !link_) return;
+  if (!open_ && state_ != State::draining) return link_->hold();
+  UniqueFd directory(
+      ::open(settings_.layout.pipe.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!directory) return link_->hold();
+  link_->serve(std::move(directory));
+  let_in_again();
+}
+
+// The socket that is there, or a new one where somebody took it away.
+Result<bool> GatedEntrance::keep_listening() {
+  if (!listed_) return false;  // a gate that is found has it already
+  const bool was_there = link_->listens(k_share);
+  if (was_there && gate::is_in_place(socket_)) return false;
+  auto socket = gate::listen_in(socket_);
+  if (!socket) return socket.error();
+  if (was_there) link_->unlisten(k_share);
+  link_->listen(k_share, std::move(*socket));
+  return was_there;
+}
+
+Result<bool> GatedEntrance::open(const std::filesystem::path& /*control*/) {
+  const bool news = !std::exchange(open_, true);
+  const auto mended = keep_listening();
+  if (!mended) return mended;
+  if (news) serve();
+  return *mended || news;
+}
+
+Result<void> GatedEntrance::close() {
+  open_ = false;
+  const auto kept = keep_listening();
+  if (!kept) return kept.error();
+  return {};
+}
+
+instance::GateState GatedEntrance::gate() const {
+  return listed_ && opening_ ? instance::GateState::standing : instance::GateState::down;
+}
+
+// ---- the gate ----
+
+void GatedEntrance::gate_stands(pid_t /*pid*/, bool /*adopted*/) {
+  found_inside_ = 0;
+}
+
+void GatedEntrance::gate_lost(const std::string& how) {
+  const bool stood = std::exchange(listed_, false);
+  while (!guests_.empty()) forget(guests_.begin()->first);
+  tell_desk();
+  const auto again = refusals_.count("gate " + how, steady_clock::now());
+  if (!again) return;
+  const auto& instance = settings_.place.instance;
+  const auto message = "the gate: " + how + "; newcomers wait until it stands again";
+  if (stood) {
+    say_("gate_lost", instance, message);
+  } else {
+    say_("gate_failed", instance, message);
+  }
+}
+
+void GatedEntrance::all_listed() {
+  listed_ = true;
+  if (const auto kept = keep_listening(); !kept) {
+    say_("gate_failed", settings_.place.instance, kept.error().message);
+  }
+  if (found_inside_ > 0) {
+    say_("gate_adopted", settings_.place.instance,
+         "found the gate of an earlier supervisor, with " + std::to_string(found_inside_) +
+             (found_inside_ == 1 ? " program" : " programs") + " inside");
+  }
+  serve();
+  tell_desk();
+}
+
+void GatedEntrance::is_inside(gate::Peer peer) {
+  const auto slot = controller_->found_inside(settings_.place.instance, peer.pid, peer.uid);
+  if (slot) guests_[peer.id].slot = slot;
+  ++found_inside_;
+}
+
+void GatedEntrance::asks(gate::Peer peer) {
+  const auto id = peer.id;
+  auto& guest = guests_[id];
+  guest.request = controller_->ask(
+      {settings_.place.instance, peer.share, peer.pid, peer.uid, peer.gid, std::move(peer.pidfd)},
+      {}, [weak = weak_from_this(), id](const admission::Verdict& verdict) {
+        if (const auto self = weak.lock()) self->told(id, verdict);
+      });
+}
+
+void GatedEntrance::told(std::uint64_t peer, const admission::Verdict& verdict) {
+  const auto place = guests_.find(peer);
+  if (place == guests_.end() || std::holds_alternative<share::Waits>(verdict)) return;
+  auto& guest = place->second;
+  guest.request.reset();
+  if (const auto* in = std::get_if<share::LetIn>(&verdict)) {
+    guest.slot = in->slot;
+    guest.let_in_since = steady_clock::now();
+    return link_->let_in(peer);
+  }
+  guests_.erase(place);
+  link_->refuse(peer);
+}
+
+void GatedEntrance::entered(std::uint64_t peer) {
+  const auto place = guests_.find(peer);
+  if (place != guests_.end()) place->second.let_in_since.reset();
+}
+
+// The daemon has gone, or took too long: tried again until it serves or the time is over.
+void GatedEntrance::not_entered(std::uint64_t peer, int /*error*/) {
+  if (guests_.contains(peer)) try_again_soon();
+}
+
+void GatedEntrance::try_again_soon() {
+  if (left_ || std::exchange(again_soon_, true)) return;
+  again_.expires_after(k_again);
+  again_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (error || !self) return;
+    self->again_soon_ = false;
+    self->let_in_again();
+  });
+}
+
+void GatedEntrance::let_in_again() {
+  const auto now = steady_clock::now();
+  std::vector<std::uint64_t> over;
+  bool waiting = false;
+  for (const auto& [peer, guest] : guests_) {
+    if (!guest.let_in_since) continue;
+    if (now - *guest.let_in_since > settings_.wait) {
+      over.push_back(peer);
+      continue;
+    }
+    waiting = true;
+    link_->let_in(peer);
+  }
+  for (const auto peer : over) {
+    forget(peer);
+    link_->refuse(peer);
+  }
+  if (waiting) try_again_soon();
+}
+
+// It is not at the gate any more: its slot goes on until its process ends.
+void GatedEntrance::forget(std::uint64_t peer) {
+  auto guest = guests_.extract(peer);
+  if (!guest) return;
+  if (guest.mapped().request) controller_->withdraw(*guest.mapped().request);
+  if (guest.mapped().slot) controller_->connection_closed(*guest.mapped().slot);
+}
+
+void GatedEntrance::gone(std::uint64_t peer) {
+  forget(peer);
+}
+void GatedEntrance::left(std::uint64_t peer) {
+  forget(peer);
+}
+
+void GatedEntrance::refused(pid_t pid, uid_t uid, gate::Refusal why, unsigned times) {
+  const auto unsaid = refusals_.count(to_string(why), steady_clock::now());
+  if (!unsaid) return;
+  auto message =
+      opening_words(why) + " (pid " + std::to_string(pid) + ", uid " + std::to_string(uid) + ")";
+  if (times + *unsaid > 1) message += "; " + std::to_string(times + *unsaid) + " times";
+  say_("unknown_opening", settings_.place.instance, message);
+}
+
+}  // namespace mps::app

@@ -1,0 +1,113 @@
+// An instance's entrance with a gate: each program that comes through the share is asked about at
+// the desk, and let in to the daemon while that serves.
+//
+// Threading: the supervisor's executor. Made by make_shared; lives on after close() until what it
+// started has ended.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "admission/controller.h"
+#include "gate/link.h"
+#include "gate/opening.h"
+#include "gate/share_socket.h"
+#include "instance/entrance.h"
+#include "instance/layout.h"
+#include "instance/snapshot.h"
+
+namespace mps::app {
+
+struct GatedEntranceSettings {
+  admission::Place place;
+  instance::Layout layout;
+  std::filesystem::path gate_program;
+  std::vector<std::string> gate_environment;
+  std::chrono::milliseconds wait{60000};  // for the daemon, once let in
+};
+
+class GatedEntrance final : public instance::Entrance,
+                            public gate::Handler,
+                            public std::enable_shared_from_this<GatedEntrance> {
+ public:
+  using Say = std::function<void(const std::string& kind, const std::string& instance,
+                                 const std::string& message)>;
+
+  GatedEntrance(const boost::asio::any_io_executor& executor, GatedEntranceSettings settings,
+                std::shared_ptr<admission::Controller> controller, Say say);
+
+  void start();
+  // What a client says first. Until it is known nobody is greeted: they wait.
+  void set_opening(const gate::Opening& opening);
+  // What the desk is to know of the instance. `why`: of a failed one.
+  void instance_is(instance::State state, const std::string& why);
+  // The device as it is now.
+  void device_is(const policy::DeviceFacts& device);
+  // The gate goes on: it holds newcomers until the next supervisor comes.
+  void leave();
+  // There will be none: it refuses them.
+  void leave_for_good();
+
+  // instance::Entrance
+  Result<bool> open(const std::filesystem::path& control) override;
+  Result<void> close() override;
+  [[nodiscard]] bool leads_to(const std::filesystem::path&) const override { return false; }
+  void greeting(std::string) override {}
+  [[nodiscard]] bool wants_greeting() const override { return false; }
+  [[nodiscard]] instance::GateState gate() const override;
+
+  // gate::Handler
+  void gate_stands(pid_t pid, bool adopted) override;
+  void gate_lost(const std::string& how) override;
+  void is_inside(gate::Peer peer) override;
+  void all_listed() override;
+  void asks(gate::Peer peer) override;
+  void entered(std::uint64_t peer) override;
+  void not_entered(std::uint64_t peer, int error) override;
+  void gone(std::uint64_t peer) override;
+  void left(std::uint64_t peer) override;
+  void refused(pid_t pid, uid_t uid, gate::Refusal why, unsigned times) override;
+
+ private:
+  struct Guest {                                    // a program at the gate
+    std::optional<admission::RequestId> request{};  // not decided yet
+    std::optional<share::SlotId> slot{};
+    std::optional<std::chrono::steady_clock::time_point> let_in_since{};  // and not inside yet
+  };
+  void told(std::uint64_t peer, const admission::Verdict& verdict);
+  void forget(std::uint64_t peer);
+  void tell_desk();
+  [[nodiscard]] share::Door door() const;
+  Result<bool> keep_listening();
+  void serve();
+  void try_again_soon();
+  void let_in_again();
+
+  boost::asio::any_io_executor executor_;
+  GatedEntranceSettings settings_;
+  std::shared_ptr<admission::Controller> controller_;
+  Say say_;
+  std::shared_ptr<gate::Link> link_;
+  gate::SharePlace socket_;
+  boost::asio::steady_timer again_;
+  bool again_soon_ = false;
+  std::map<std::uint64_t, Guest> guests_;
+  instance::State state_ = instance::State::starting;
+  std::string why_;
+  bool open_ = false;
+  bool listed_ = false;
+  std::optional<gate::Opening> opening_{};
+  bool left_ = false;
+  std::size_t found_inside_ = 0;
+  std::uint64_t generation_ = 0;
+  admission::Refusals refusals_;
+};
+
+}  // namespace mps::app

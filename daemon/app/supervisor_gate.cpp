@@ -1,0 +1,123 @@
+// The supervisor's gates: who decides who may come in, and what they have to know.
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <utility>
+
+#include "app/supervisor.h"
+
+namespace mps::app {
+
+namespace asio = boost::asio;
+
+namespace {
+
+constexpr std::chrono::seconds k_learn_again{1};
+constexpr std::chrono::seconds k_learn_rarely{60};
+
+identity::ResolverSettings resolver_settings(const Settings& settings) {
+  identity::ResolverSettings resolver;
+  resolver.overrides = settings.state_dir / "identities.json";
+  return resolver;
+}
+
+}  // namespace
+
+Result<void> Supervisor::open_desk() {
+  if (settings_.gate != Settings::Gate::on) return {};
+  auto gate = find_own_program("mps-gate");
+  if (!gate) return gate.error();
+  auto client = find_own_program("mps-cuinit");
+  if (!client) return client.error();
+  gate_program_ = std::move(*gate);
+  client_program_ = std::move(*client);
+  admission::ControllerSettings desk;
+  desk.checkpoint = settings_.state_dir / "admissions.log";
+  desk.ledger.overcommit_threads = settings_.overcommit_threads;
+  desk.ledger.overcommit_memory = settings_.overcommit_memory;
+  desk.ledger.uid_conflict_waits = settings_.uid_conflict_waits;
+  desk.wait = settings_.admission_wait;
+  admission::ControllerSources sources;
+  sources.resolver = std::make_shared<identity::Resolver>(resolver_settings(settings_));
+  sources.policies = [keeper = policies_] { return keeper->reading().generation; };
+  sources.say = [this](const std::string& kind, const std::string& instance,
+                       const std::string& message) { say_of(kind, instance, message); };
+  auto opened = admission::Controller::open(io_.get_executor(), desk, std::move(sources));
+  if (!opened) return opened.error();
+  desk_ = std::move(*opened);
+  return {};
+}
+
+std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wanted,
+                                                     const instance::Layout& layout) {
+  const auto devices = device_facts();
+  const auto device = std::find_if(devices.begin(), devices.end(), [&wanted](const auto& facts) {
+    return facts.uuid == wanted.device;
+  });
+  policy::DeviceFacts facts;
+  facts.uuid = wanted.device;
+  if (device != devices.end()) facts = *device;
+  GatedEntranceSettings settings{{wanted.id, wanted.domain, std::move(facts)},
+                                 layout,
+                                 gate_program_,
+                                 {"LANG=C", "LC_ALL=C"},
+                                 settings_.admission_wait};
+  auto gate = std::make_shared<GatedEntrance>(
+      io_.get_executor(), std::move(settings), desk_,
+      [this](const std::string& kind, const std::string& instance, const std::string& message) {
+        say_of(kind, instance, message);
+      });
+  if (opening_) gate->set_opening(*opening_);
+  std::erase_if(gates_, [](const auto& weak) { return weak.expired(); });
+  gates_.push_back(gate);
+  return gate;
+}
+
+void Supervisor::tell_gates() {
+  const auto devices = device_facts();
+  for (const auto& weak : gates_) {
+    const auto gate = weak.lock();
+    if (!gate) continue;
+    for (const auto& device : devices) gate->device_is(device);
+  }
+}
+
+gate::LearnSettings Supervisor::lesson_settings() const {
+  gate::LearnSettings lesson;
+  lesson.control_program = programs_.control;
+  lesson.client_program = client_program_;
+  lesson.environment = daemon_environment(environment_, {.programs = programs_,
+                                                         .library_path = settings_.library_path,
+                                                         .pipe_directory = "/nonexistent",
+                                                         .log_directory = "/nonexistent",
+                                                         .device = ""});
+  lesson.scratch = settings_.run_dir;
+  return lesson;
+}
+
+// Until it is known the gates hold everybody; that it takes long is never taken for a no.
+asio::awaitable<void> Supervisor::learn_opening() {
+  auto pause = k_learn_again;
+  while (!ending_ && !opening_) {
+    auto lesson = co_await learn_or_recall(lesson_settings(), settings_.state_dir / "opening.json");
+    if (ending_) co_return;
+    if (lesson.opening) {
+      opening_ = std::move(lesson.opening);
+      for (const auto& weak : gates_) {
+        if (const auto gate = weak.lock()) gate->set_opening(*opening_);
+      }
+      co_return;
+    }
+    say_once("opening: " + lesson.why, "gate_not_ready",
+             "what CUDA programs of this node say first cannot be learnt: " + lesson.why +
+                 (lesson.impossible ? "; with gate: on nobody gets in, gate: off lets all in"
+                                    : "; nobody gets in until it is"));
+    asio::steady_timer timer(io_, pause);
+    co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    pause = std::min(pause * 2, k_learn_rarely);
+  }
+}
+
+}  // namespace mps::app

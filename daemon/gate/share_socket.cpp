@@ -1,0 +1,81 @@
+#include "gate/share_socket.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+namespace mps::gate {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int k_backlog = 4096;  // as much as the kernel allows (net.core.somaxconn)
+
+// A container that has the share mounted for writing may have put a link in its place.
+Result<UniqueFd> open_directory(const fs::path& path) {
+  UniqueFd opened(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!opened) return Error::from_errno("cannot open " + path.string(), errno);
+  return opened;
+}
+
+Result<UniqueFd> listen_at(const fs::path& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.native().size() >= sizeof(address.sun_path)) {
+    return Error{path.string() + " is too long for a socket address (" +
+                 std::to_string(path.native().size()) +
+                 " of at most 107 bytes): use a shorter runDir"};
+  }
+  std::memcpy(address.sun_path, path.c_str(), path.native().size());
+  UniqueFd made(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  if (!made) return Error::from_errno("socket", errno);
+  // Before anybody can connect: what is sent before it is set has no credentials.
+  const int passes = 1;
+  ::unlink(path.c_str());
+  if (::setsockopt(made.get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes)) != 0 ||
+      ::bind(made.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
+      ::chmod(path.c_str(), 0666) != 0 || ::listen(made.get(), k_backlog) != 0) {
+    return Error::from_errno("cannot listen at " + path.string(), errno);
+  }
+  return made;
+}
+
+}  // namespace
+
+bool is_in_place(const SharePlace& place) {
+  const auto directory = open_directory(place.directory);
+  struct stat ours {};
+  struct stat there {};
+  return directory && ::lstat(place.keep.c_str(), &ours) == 0 &&
+         ::fstatat(directory->get(), "control", &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
+Result<UniqueFd> listen_in(const SharePlace& place) {
+  const auto directory = open_directory(place.directory);
+  if (!directory) return directory.error();
+  auto socket = listen_at(place.keep);
+  if (!socket) return socket;
+  const auto fresh = place.keep.string() + ".new";
+  ::unlink(fresh.c_str());
+  if (::link(place.keep.c_str(), fresh.c_str()) != 0) {
+    return Error::from_errno("cannot link " + place.keep.string() + " to " + fresh, errno);
+  }
+  int moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), "control");
+  if (moved != 0 && errno == EISDIR && ::unlinkat(directory->get(), "control", AT_REMOVEDIR) == 0) {
+    moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), "control");
+  }
+  if (moved != 0) {
+    return Error::from_errno("cannot put a socket at " + (place.directory / "control").string(),
+                             errno);
+  }
+  return socket;
+}
+
+}  // namespace mps::gate

@@ -1,0 +1,27 @@
+// The listening socket of a share, in a directory that containers have mounted and where uid 0 of
+// one of them may do anything: made elsewhere, moved into place, and known again by a second name
+// of the same file in a directory of ours.
+//
+// Threading: stateless, any thread.
+#pragma once
+
+#include <filesystem>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace mps::gate {
+
+struct SharePlace {
+  std::filesystem::path directory;  // the share's, which is mounted; `control` is made in it
+  std::filesystem::path keep;       // of ours alone, on the same file system: its second name
+};
+
+// Whether what is in the share is what we put there last.
+bool is_in_place(const SharePlace& place);
+
+// A new SOCK_SEQPACKET socket, in the place of whatever was there. Anybody may connect (0666), and
+// the kernel says who.
+Result<UniqueFd> listen_in(const SharePlace& place);
+
+}  // namespace mps::gate
