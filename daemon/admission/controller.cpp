@@ -68,8 +68,8 @@ void Controller::go_on_from(const share::Replay& replay) {
   if (!replay.problems.empty()) {
     sources_.say("admissions_damaged", "",
                  settings_.checkpoint.string() + ": " + std::to_string(replay.damaged_lines) +
-                     " damaged lines, the first in line " +
-                     std::to_string(replay.problems.front().line) + " (" +
+                     (replay.damaged_lines == 1 ? " damaged line" : " damaged lines") +
+                     ", the first in line " + std::to_string(replay.problems.front().line) + " (" +
                      replay.problems.front().reason +
                      "); clients that they spoke of go on, and count as adopted");
   }
@@ -259,7 +259,8 @@ void Controller::tell(RequestId id, const Verdict& verdict) {
 void Controller::say_verdict(const Asking& asking, const Verdict& verdict) {
   const auto* refused = std::get_if<share::Refused>(&verdict);
   if (refused == nullptr) return;
-  const auto who = asking.who ? asking.who->subject + ", " + describe(*asking.who) : "a process";
+  auto who = asking.who ? asking.who->subject : std::string("a process");
+  if (asking.who && !asking.who->pod.empty()) who += ", " + describe(*asking.who) + ",";
   const auto unsaid = refusals_.count(
       asking.place.instance + (asking.who ? asking.who->container : "") + to_string(refused->code),
       steady_clock::now());
