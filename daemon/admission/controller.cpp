@@ -126,8 +126,9 @@ void Controller::find_out(std::shared_ptr<const Peer> peer, Found then) {
 RequestId Controller::ask(Peer peer, const Wish& wish, Told told) {
   const auto id = next_request_++;
   const auto place = places_.find(peer.instance);
-  asking_.emplace(id, Asking{std::move(told), wish,
-                             place == places_.end() ? Place{} : place->second, peer.share});
+  asking_.emplace(id,
+                  Asking{std::move(told), wish, place == places_.end() ? Place{} : place->second,
+                         peer.share, peer.pid, peer.uid});
   if (place == places_.end()) {
     refuse(id, share::not_ready(peer.instance, "starting"));
   } else if (being_looked_up_ >= k_being_looked_up) {
@@ -259,11 +260,14 @@ void Controller::tell(RequestId id, const Verdict& verdict) {
 void Controller::say_verdict(const Asking& asking, const Verdict& verdict) {
   const auto* refused = std::get_if<share::Refused>(&verdict);
   if (refused == nullptr) return;
-  auto who = asking.who ? asking.who->subject : std::string("a process");
+  ++refused_[refused->code];
+  auto who = asking.who ? asking.who->subject
+                        : "process " + std::to_string(asking.pid) + " of uid " +
+                              std::to_string(asking.uid);
   if (asking.who && !asking.who->pod.empty()) who += ", " + describe(*asking.who) + ",";
+  const auto whose = asking.who ? asking.who->container : "uid " + std::to_string(asking.uid);
   const auto unsaid = refusals_.count(
-      asking.place.instance + (asking.who ? asking.who->container : "") + to_string(refused->code),
-      steady_clock::now());
+      asking.place.instance + " " + whose + " " + to_string(refused->code), steady_clock::now());
   if (!unsaid) return;
   auto message = who + " was refused, " + to_string(refused->code) + ": " + refused->sentence;
   if (*unsaid > 0) message += "; and " + std::to_string(*unsaid) + " times since this was said";
@@ -347,7 +351,7 @@ void Controller::set_alarm() {
 
 // ---- instances and policies ----
 
-void Controller::instance_changed(const Place& place, share::InstanceFacts facts) {
+void Controller::instance_changed(const Place& place, const share::InstanceFacts& facts) {
   places_[place.instance] = place;
   apply(ledger_.instance_changed(facts, steady_clock::now()));
 }

@@ -61,7 +61,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
                      std::function<void(std::variant<Terminated, share::Refusal>)> told) override;
 
   // What the ledger knows of instances. New ones too.
-  void instance_changed(const Place& place, share::InstanceFacts facts);
+  void instance_changed(const Place& place, const share::InstanceFacts& facts);
   void instance_removed(const std::string& instance);
   void policies_changed();
 
@@ -73,6 +73,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void close();
 
   [[nodiscard]] const share::Ledger& ledger() const { return ledger_; }
+  // How many were refused for good, and told so.
+  [[nodiscard]] const std::map<share::Code, std::uint64_t>& refused() const { return refused_; }
 
  private:
   struct FoundOut {
@@ -84,6 +86,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
     Wish wish;
     Place place;
     std::string share;
+    pid_t pid = 0;
+    uid_t uid = 0;
     std::optional<identity::Identity> who{};
     std::optional<share::SlotId> let_in{};  // decided, and not told yet
   };
@@ -137,6 +141,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   std::map<share::AdmissionId, Admitted> admitted_;
   std::set<share::AdmissionId> without_slots_;
   Refusals refusals_;
+  std::map<share::Code, std::uint64_t> refused_;
   bool behind_said_ = false;
   bool closed_ = false;
 };

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "api/admissions.h"
 #include "base/result.h"
 #include "device/device.h"
 #include "instance/snapshot.h"
@@ -45,6 +46,7 @@ class Agent {
   [[nodiscard]] virtual std::vector<instance::Snapshot> instances() const = 0;
 
   [[nodiscard]] virtual PolicyStatus policies() const = 0;
+  [[nodiscard]] virtual AdmissionStatus admissions() const = 0;
   // The devices that MPS can run on, as policies see them.
   [[nodiscard]] virtual std::vector<policy::DeviceFacts> device_facts() const = 0;
 

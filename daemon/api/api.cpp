@@ -10,6 +10,7 @@
 #include <utility>
 #include <variant>
 
+#include "api/admission_json.h"
 #include "api/event_stream.h"
 #include "api/explain.h"
 #include "api/json.h"
@@ -88,13 +89,16 @@ Reply verb_failed(const VerbError& error) {
 }  // namespace
 
 struct Api::Table {
-  static const std::array<Route<Api>, 12>& routes() {
-    static const std::array<Route<Api>, 12> table{{
+  static const std::array<Route<Api>, 15>& routes() {
+    static const std::array<Route<Api>, 15> table{{
         {{"GET", "/v1/status", {}}, &Api::status},
         {{"GET", "/v1/devices", {}}, &Api::devices},
         {{"GET", "/v1/instances", {}}, &Api::instances},
         {{"GET", "/v1/instances/{id}", {}}, &Api::instance},
         {{"GET", "/v1/clients", {"instance"}}, &Api::clients},
+        {{"GET", "/v1/admissions", {"namespace"}}, &Api::admissions},
+        {{"GET", "/v1/admissions/waiting", {"namespace"}}, &Api::waiting},
+        {{"GET", "/v1/admissions/use", {}}, &Api::use},
         {{"GET", "/v1/events", {"since", "kind", "instance", "limit", "follow"}}, &Api::events},
         {{"GET", "/v1/policies", {}}, &Api::policies},
         {{"GET", "/v1/policies/{id}", {}}, &Api::policy},
@@ -154,15 +158,31 @@ Answer Api::instance(const Request&, const std::string& id) {
 Answer Api::clients(const Request& request, const std::string&) {
   const auto wanted = request.parameter("instance");
   const auto all = agent_.instances();
+  const auto admitted = agent_.admissions();
+  const SlotsByProcess slots(admitted);
   auto list = json::array();
   bool found = !wanted;
   for (const auto& instance : all) {
     if (wanted && *wanted != instance.id) continue;
     found = true;
-    for (auto& client : clients_to_json(instance)) list.push_back(std::move(client));
+    for (auto& client : clients_to_json(instance, slots)) list.push_back(std::move(client));
   }
   if (!found) return no_instance(*wanted, all);
   return json_reply(list);
+}
+
+Answer Api::admissions(const Request& request, const std::string&) {
+  return json_reply(
+      admissions_to_json(agent_.admissions(), request.parameter("namespace").value_or("")));
+}
+
+Answer Api::waiting(const Request& request, const std::string&) {
+  return json_reply(
+      waiting_to_json(agent_.admissions(), request.parameter("namespace").value_or("")));
+}
+
+Answer Api::use(const Request&, const std::string&) {
+  return json_reply(use_to_json(agent_.admissions()));
 }
 
 Answer Api::events(const Request& request, const std::string&) {

@@ -30,6 +30,9 @@ class Api {
   Answer instances(const Request& request, const std::string& id);
   Answer instance(const Request& request, const std::string& id);
   Answer clients(const Request& request, const std::string& id);
+  Answer admissions(const Request& request, const std::string& id);
+  Answer waiting(const Request& request, const std::string& id);
+  Answer use(const Request& request, const std::string& id);
   Answer events(const Request& request, const std::string& id);
   Answer policies(const Request& request, const std::string& id);
   Answer policy(const Request& request, const std::string& id);

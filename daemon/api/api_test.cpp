@@ -112,8 +112,10 @@ TEST_CASE_FIXTURE(Fixture, "devices and clients are arrays") {
   CHECK(known["maxClients"] == 7);
   CHECK(known["exclusive"] == false);
   CHECK(reply("GET", "/v1/clients?instance=gpu0.shared").body ==
-        R"([{"adopted":false,"command":"train","connected":true,"instance":"gpu0.shared",)"
-        R"("pid":100,"since":"2026-11-20T10:00:01.000Z","uid":1000}])");
+        R"([{"admission":null,"adopted":false,"command":"train","connected":true,)"
+        R"("container":null,"description":null,"instance":"gpu0.shared","limits":null,)"
+        R"("namespace":null,"pid":100,"share":null,"since":"2026-11-20T10:00:01.000Z",)"
+        R"("uid":1000}])");
   CHECK(reply("GET", "/v1/clients?instance=gpu0.sharde").body ==
         error("not_found", R"(no instance "gpu0.sharde"; did you mean "gpu0.shared"?)"));
 }
@@ -247,6 +249,10 @@ TEST_CASE_FIXTURE(Fixture, "errors say what is wrong") {
       {"GET", "/v1/instances/gpu7", "", 404, error("not_found", "no instance \"gpu7\"")},
       {"GET", "/v1/instances/gpu0%2Eshare", "", 404,
        error("not_found", R"(no instance "gpu0.share"; did you mean "gpu0.shared"?)")},
+      {"GET", "/v1/admissions/7", "", 404,
+       error("not_found", "there is nothing at /v1/admissions/7")},
+      {"GET", "/v1/admissions?namspace=a", "", 400,
+       error("bad_request", R"(unknown parameter "namspace"; did you mean "namespace"?)")},
       {"DELETE", "/v1/status", "", 405,
        error("method_not_allowed", "DELETE is not for /v1/status, use GET")},
       {"GET", "/v1/instances/gpu0.shared:drain", "", 405,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "api/policy_json.h"
 #include "base/text.h"
@@ -153,16 +154,18 @@ json to_json(const AgentStatus& status) {
           {"stateDirectory", status.state_directory}};
 }
 
-std::vector<json> clients_to_json(const instance::Snapshot& snapshot) {
+std::vector<json> clients_to_json(const instance::Snapshot& snapshot, const SlotsByProcess& slots) {
   std::vector<json> list;
   for (const auto& client : snapshot.clients) {
-    list.push_back({{"instance", snapshot.id},
-                    {"pid", client.pid},
-                    {"uid", client.uid},
-                    {"command", client.command},
-                    {"since", format_time(client.since)},
-                    {"connected", client.connected},
-                    {"adopted", client.adopted}});
+    json entry({{"instance", snapshot.id},
+                {"pid", client.pid},
+                {"uid", client.uid},
+                {"command", client.command},
+                {"since", format_time(client.since)},
+                {"connected", client.connected},
+                {"adopted", client.adopted}});
+    slots.add_to(entry, snapshot.id, {client.pid, client.start_ticks});
+    list.push_back(std::move(entry));
   }
   return list;
 }

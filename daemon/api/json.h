@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "api/admission_json.h"
 #include "api/agent.h"
 #include "api/event_log.h"
 #include "device/device.h"
@@ -20,8 +21,9 @@ nlohmann::json devices_to_json(const device::Inventory& inventory,
 nlohmann::json to_json(const instance::Snapshot& snapshot);
 nlohmann::json to_json(const AgentStatus& status);
 
-// The clients of one instance, each with the instance's id.
-std::vector<nlohmann::json> clients_to_json(const instance::Snapshot& snapshot);
+// The clients of one instance, each with the instance's id and what its slot says.
+std::vector<nlohmann::json> clients_to_json(const instance::Snapshot& snapshot,
+                                            const SlotsByProcess& slots);
 
 // GET /v1/status: the agent, and a summary of everything else.
 nlohmann::json status_to_json(const Agent& agent, const EventLog& log);

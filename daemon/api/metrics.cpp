@@ -13,11 +13,13 @@ namespace mps::api {
 namespace {
 
 using instance::ChannelState;
+using instance::GateState;
 using instance::Snapshot;
 using instance::State;
 
 constexpr std::array k_states{State::stopped,    State::starting, State::ready,  State::faulted,
                               State::recovering, State::backoff,  State::failed, State::draining};
+constexpr std::array k_gates{GateState::standing, GateState::direct, GateState::down};
 constexpr std::array k_channels{ChannelState::ok, ChannelState::busy, ChannelState::blocked,
                                 ChannelState::unanswered};
 
@@ -121,10 +123,64 @@ void of_policies(Exposition& out, const PolicyStatus& policies) {
   out.sample("", static_cast<std::uint64_t>(std::max<std::int64_t>(0, changed.count())));
 }
 
+std::string labels_of(const PlaceUse& place) {
+  return label("device", place.device) + "," + label("domain", place.domain) + "," +
+         label("namespace", place.subject);
+}
+
+std::string labels_of(const NamespaceUse& use) {
+  return label("device", use.device) + "," + label("namespace", use.subject);
+}
+
+void per_place(Exposition& out, const std::vector<PlaceUse>& places,
+               std::uint64_t (*value_of)(const PlaceUse&)) {
+  for (const auto& place : places) out.sample(labels_of(place), value_of(place));
+}
+
+// What the gates themselves refuse (unknown_opening) the desk never hears of.
+void of_refusals(Exposition& out, const std::map<share::Code, std::uint64_t>& refused) {
+  out.family("refused_total", "counter", "Requests to come in that were refused.");
+  for (auto number = 0; number <= static_cast<int>(share::Code::too_many_waiting); ++number) {
+    const auto code = static_cast<share::Code>(number);
+    const auto found = refused.find(code);
+    if (found == refused.end() && code == share::Code::unknown_opening) continue;
+    out.sample(label("code", share::to_string(code)),
+               found == refused.end() ? std::uint64_t{0} : found->second);
+  }
+}
+
+void of_admissions(Exposition& out, const AdmissionStatus& status) {
+  if (!status.gated) return;
+  out.family("admissions", "gauge", "Containers that may have clients.");
+  per_place(out, status.places,
+            [](const PlaceUse& place) -> std::uint64_t { return place.admissions; });
+  out.family("admitted_clients", "gauge", "Processes that were let in and have not ended.");
+  per_place(out, status.places, [](const PlaceUse& place) { return place.clients; });
+  out.family("waiting_clients", "gauge", "Processes that wait to be let in.");
+  per_place(out, status.places,
+            [](const PlaceUse& place) -> std::uint64_t { return place.waiting; });
+  out.family("adopted_clients", "gauge",
+             "Clients that nothing explains, of an earlier supervisor.");
+  for (const auto& device : status.devices) {
+    out.sample(label("device", device.device), device.adopted);
+  }
+  out.family("granted_thread_percent", "gauge",
+             "The sum of what clients may have of the SMs; one without a limit counts as 100.");
+  for (const auto& use : status.namespaces) {
+    out.sample(labels_of(use), use.use.active_thread_percentage);
+  }
+  out.family("granted_memory_bytes", "gauge", "The sum of what clients may have of the memory.");
+  for (const auto& use : status.namespaces) {
+    out.sample(labels_of(use), use.use.pinned_memory_mebibytes * 1024 * 1024);
+  }
+  of_refusals(out, status.refused);
+}
+
 }  // namespace
 
 std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot>& instances,
-                           const JournalCounts& journal, const PolicyStatus& policies) {
+                           const JournalCounts& journal, const PolicyStatus& policies,
+                           const AdmissionStatus& admissions) {
   Exposition out;
   out.family("build_info", "gauge", "The version of the supervisor; always 1.");
   out.sample(label("version", status.version), std::uint64_t{1});
@@ -136,6 +192,9 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
   out.family("channel_state", "gauge", "1 for the state of the instance's command channel.");
   one_hot<ChannelState>(out, instances, "state", k_channels,
                         [](const Snapshot& instance) { return instance.channel.state; });
+  out.family("gate_state", "gauge", "1 for what stands between programs and the instance.");
+  one_hot<GateState>(out, instances, "state", k_gates,
+                     [](const Snapshot& instance) { return instance.gate; });
   out.family("instance_clients", "gauge", "Processes that are clients of the instance.");
   per_instance(out, instances,
                [](const Snapshot& instance) -> std::uint64_t { return instance.clients.size(); });
@@ -148,6 +207,7 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
              "Lines of the daemon's log with unknown wording.");
   per_instance(out, instances, [](const Snapshot& instance) { return instance.unknown_log_lines; });
   instance_limits(out, instances);
+  of_admissions(out, admissions);
   of_policies(out, policies);
   out.family("events_total", "counter", "Events recorded in the life of the journal.");
   out.sample("", journal.events);

@@ -33,10 +33,11 @@ class Health {
     return {status, std::move(body), "text/plain; charset=utf-8", ""};
   }
   Answer metrics(const Request&, const std::string&) {
-    return Reply{200,
-                 render_metrics(agent_.status(), agent_.instances(),
-                                {log_.last_id(), log_.write_errors()}, agent_.policies()),
-                 "text/plain; version=0.0.4; charset=utf-8", ""};
+    return Reply{
+        200,
+        render_metrics(agent_.status(), agent_.instances(), {log_.last_id(), log_.write_errors()},
+                       agent_.policies(), agent_.admissions()),
+        "text/plain; version=0.0.4; charset=utf-8", ""};
   }
   Answer healthz(const Request&, const std::string&) { return text(200, "ok\n"); }
   Answer readyz(const Request&, const std::string&) {

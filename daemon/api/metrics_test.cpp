@@ -39,7 +39,7 @@ TEST_CASE("the metrics, whole") {
   generation.number = 3;
   generation.hash = "0123456789ab";
   policies.generation = std::make_shared<const mps::policy::Generation>(generation);
-  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}, policies) ==
+  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}, policies, {}) ==
         R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
 # TYPE mps_supervisor_build_info gauge
 mps_supervisor_build_info{version="0.1.0"} 1
@@ -62,6 +62,11 @@ mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="ok"} 1
 mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="busy"} 0
 mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="blocked"} 0
 mps_supervisor_channel_state{device="GPU-0a",domain="ns-\"a\\b\n",state="unanswered"} 0
+# HELP mps_supervisor_gate_state 1 for what stands between programs and the instance.
+# TYPE mps_supervisor_gate_state gauge
+mps_supervisor_gate_state{device="GPU-0a",domain="ns-\"a\\b\n",state="standing"} 0
+mps_supervisor_gate_state{device="GPU-0a",domain="ns-\"a\\b\n",state="direct"} 1
+mps_supervisor_gate_state{device="GPU-0a",domain="ns-\"a\\b\n",state="down"} 0
 # HELP mps_supervisor_instance_clients Processes that are clients of the instance.
 # TYPE mps_supervisor_instance_clients gauge
 mps_supervisor_instance_clients{device="GPU-0a",domain="ns-\"a\\b\n"} 1
@@ -108,9 +113,68 @@ mps_supervisor_events_total 17
 # TYPE mps_supervisor_journal_write_errors_total counter
 mps_supervisor_journal_write_errors_total 5
 )");
-  const auto text = render_metrics({}, {unlimited}, {}, policies);
+  const auto text = render_metrics({}, {unlimited}, {}, policies, {});
   CHECK(text.find("thread_limit_percent{") == std::string::npos);
   CHECK(text.find("memory_limit_bytes{") == std::string::npos);
+}
+
+TEST_CASE("the metrics of admissions") {
+  AdmissionStatus status;
+  status.gated = true;
+  status.places.push_back({"gpu0.shared", "GPU-0a", "shared", "team-a", 2, 3, 1});
+  status.places.push_back({"gpu0.ns-b", "GPU-0a", "ns-b", "unit:a\\b.service", 0, 0, 4});
+  status.namespaces.push_back({"team-a", "GPU-0a", {3, 62.5, 62.5, 2048}, 1, {}});
+  status.devices.push_back({"GPU-0a", "gpu0", {5, 62.5, 62.5, 2048}, 2, 200, {}});
+  status.refused[mps::share::Code::quota_clients] = 7;
+  PolicyStatus policies{test::generation_of({}), {}, "", ""};
+  const auto text = render_metrics({}, {}, {}, policies, status);
+  const auto begin = text.find("# HELP mps_supervisor_admissions ");
+  const auto end = text.find("# HELP mps_supervisor_policy_generation ");
+  CHECK(text.substr(begin, end - begin) ==
+        R"(# HELP mps_supervisor_admissions Containers that may have clients.
+# TYPE mps_supervisor_admissions gauge
+mps_supervisor_admissions{device="GPU-0a",domain="shared",namespace="team-a"} 2
+mps_supervisor_admissions{device="GPU-0a",domain="ns-b",namespace="unit:a\\b.service"} 0
+# HELP mps_supervisor_admitted_clients Processes that were let in and have not ended.
+# TYPE mps_supervisor_admitted_clients gauge
+mps_supervisor_admitted_clients{device="GPU-0a",domain="shared",namespace="team-a"} 3
+mps_supervisor_admitted_clients{device="GPU-0a",domain="ns-b",namespace="unit:a\\b.service"} 0
+# HELP mps_supervisor_waiting_clients Processes that wait to be let in.
+# TYPE mps_supervisor_waiting_clients gauge
+mps_supervisor_waiting_clients{device="GPU-0a",domain="shared",namespace="team-a"} 1
+mps_supervisor_waiting_clients{device="GPU-0a",domain="ns-b",namespace="unit:a\\b.service"} 4
+# HELP mps_supervisor_adopted_clients Clients that nothing explains, of an earlier supervisor.
+# TYPE mps_supervisor_adopted_clients gauge
+mps_supervisor_adopted_clients{device="GPU-0a"} 2
+# HELP mps_supervisor_granted_thread_percent The sum of what clients may have of the SMs; one without a limit counts as 100.
+# TYPE mps_supervisor_granted_thread_percent gauge
+mps_supervisor_granted_thread_percent{device="GPU-0a",namespace="team-a"} 62.5
+# HELP mps_supervisor_granted_memory_bytes The sum of what clients may have of the memory.
+# TYPE mps_supervisor_granted_memory_bytes gauge
+mps_supervisor_granted_memory_bytes{device="GPU-0a",namespace="team-a"} 2147483648
+# HELP mps_supervisor_refused_total Requests to come in that were refused.
+# TYPE mps_supervisor_refused_total counter
+mps_supervisor_refused_total{code="not_ready"} 0
+mps_supervisor_refused_total{code="draining"} 0
+mps_supervisor_refused_total{code="failed"} 0
+mps_supervisor_refused_total{code="share_deleted"} 0
+mps_supervisor_refused_total{code="no_policy"} 0
+mps_supervisor_refused_total{code="unidentified"} 0
+mps_supervisor_refused_total{code="quota_clients"} 7
+mps_supervisor_refused_total{code="quota_threads"} 0
+mps_supervisor_refused_total{code="quota_memory"} 0
+mps_supervisor_refused_total{code="device_clients"} 0
+mps_supervisor_refused_total{code="device_memory"} 0
+mps_supervisor_refused_total{code="device_threads"} 0
+mps_supervisor_refused_total{code="wrong_pod"} 0
+mps_supervisor_refused_total{code="wrong_domain"} 0
+mps_supervisor_refused_total{code="quarantined"} 0
+mps_supervisor_refused_total{code="timeout"} 0
+mps_supervisor_refused_total{code="uid_conflict"} 0
+mps_supervisor_refused_total{code="too_many_waiting"} 0
+)");
+  status.gated = false;
+  CHECK(render_metrics({}, {}, {}, policies, status).find("refused_total") == std::string::npos);
 }
 
 TEST_CASE("addresses to listen on") {

@@ -100,8 +100,10 @@ TEST_CASE_FIXTURE(Fixture, "a connection serves many requests") {
   peer.send("GET /v1/clients?instance=gpu0.shared HTTP/1.1\r\nConnection: close\r\n\r\n");
   CHECK(peer.receive() ==
         response("200 OK\r\nContent-Type: application/json\r\nConnection: close",
-                 R"([{"adopted":false,"command":"train","connected":true,"instance":"gpu0.shared",)"
-                 R"("pid":100,"since":"2026-11-20T10:00:01.000Z","uid":1000}])"));
+                 R"([{"admission":null,"adopted":false,"command":"train","connected":true,)"
+                 R"("container":null,"description":null,"instance":"gpu0.shared","limits":null,)"
+                 R"("namespace":null,"pid":100,"share":null,"since":"2026-11-20T10:00:01.000Z",)"
+                 R"("uid":1000}])"));
 }
 
 TEST_CASE_FIXTURE(Fixture, "two requests at once, and a peer that has nothing more to say") {

@@ -94,6 +94,7 @@ class FakeAgent : public Agent {
   [[nodiscard]] device::Inventory inventory() const override { return inventory_; }
   [[nodiscard]] std::vector<instance::Snapshot> instances() const override { return instances_; }
   [[nodiscard]] PolicyStatus policies() const override { return policies_; }
+  [[nodiscard]] AdmissionStatus admissions() const override { return admissions_; }
   [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override { return facts_; }
   VerbResult drain(const std::string& instance) override { return verb("drain " + instance); }
   VerbResult undrain(const std::string& instance) override { return verb("undrain " + instance); }
@@ -115,6 +116,7 @@ class FakeAgent : public Agent {
   PolicyStatus policies_{generation_of({}), at("2026-11-20T09:00:00.000Z"),
                          "/etc/mps-supervisor/policies", ""};
   std::vector<instance::Snapshot> instances_{sample_instance()};
+  AdmissionStatus admissions_;
   std::vector<std::string> calls_;
   std::optional<VerbError> refusal_;
   bool broken_ = false;

@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "base/text.h"
 
 namespace mps::app {
 
@@ -14,6 +17,8 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::chrono::milliseconds k_again{50};
+// For a daemon that is busy: it takes one at a time.
+constexpr std::chrono::milliseconds k_least_patience{10000};
 const char* const k_share = "open";
 
 // No client says this: whoever has a gate with it is refused, in the daemon's own words.
@@ -31,12 +36,16 @@ std::string opening_words(gate::Refusal why) {
 
 GatedEntrance::GatedEntrance(const boost::asio::any_io_executor& executor,
                              GatedEntranceSettings settings,
-                             std::shared_ptr<admission::Controller> controller, Say say)
+                             std::shared_ptr<admission::Controller> controller,
+                             std::shared_ptr<admission::AdmissionServer> server, Say say)
     : executor_(executor),
       settings_(std::move(settings)),
       controller_(std::move(controller)),
+      server_(std::move(server)),
       say_(std::move(say)),
       socket_{settings_.layout.open_pipe, settings_.layout.private_ / "open.socket"},
+      admission_socket_{settings_.layout.open, settings_.layout.private_ / "open.admission",
+                        "admission.sock"},
       again_(executor) {}
 
 void GatedEntrance::start() {
@@ -52,6 +61,18 @@ void GatedEntrance::start() {
   }
   if (opening_) link_->set_up(opening_->greeting, opening_->messages);
   link_->start();
+  open_admission_socket();
+}
+
+// Made anew by each supervisor: while there is none, whoever asks finds nobody, and tries again.
+void GatedEntrance::open_admission_socket() {
+  auto socket = gate::listen_in(admission_socket_);
+  auto added = socket ? server_->add_listener(settings_.place.instance, k_share, std::move(*socket))
+                      : Result<void>(socket.error());
+  if (!added) {
+    say_("admission_socket_failed", settings_.place.instance,
+         "programs cannot ask at admission.sock: " + added.error().message);
+  }
 }
 
 void GatedEntrance::set_opening(const gate::Opening& opening) {
@@ -140,6 +161,11 @@ Result<bool> GatedEntrance::keep_listening() {
   if (was_there && gate::is_in_place(socket_)) return false;
   auto socket = gate::listen_in(socket_);
   if (!socket) return socket.error();
+  // With it they may have taken the other one.
+  if (was_there && !gate::is_in_place(admission_socket_)) {
+    server_->remove_listener(settings_.place.instance, k_share);
+    open_admission_socket();
+  }
   if (was_there) link_->unlisten(k_share);
   link_->listen(k_share, std::move(*socket));
   return was_there;
@@ -147,7 +173,7 @@ Result<bool> GatedEntrance::keep_listening() {
 
 Result<bool> GatedEntrance::open(const std::filesystem::path& /*control*/) {
   const bool news = !std::exchange(open_, true);
-  const auto mended = keep_listening();
+  auto mended = keep_listening();
   if (!mended) return mended;
   if (news) serve();
   return *mended || news;
@@ -208,6 +234,7 @@ void GatedEntrance::is_inside(gate::Peer peer) {
 void GatedEntrance::asks(gate::Peer peer) {
   const auto id = peer.id;
   auto& guest = guests_[id];
+  guest.pid = peer.pid;
   guest.request = controller_->ask(
       {settings_.place.instance, peer.share, peer.pid, peer.uid, peer.gid, std::move(peer.pidfd)},
       {}, [weak = weak_from_this(), id](const admission::Verdict& verdict) {
@@ -252,11 +279,12 @@ void GatedEntrance::try_again_soon() {
 
 void GatedEntrance::let_in_again() {
   const auto now = steady_clock::now();
+  const auto patience = std::max(settings_.wait, k_least_patience);
   std::vector<std::uint64_t> over;
   bool waiting = false;
   for (const auto& [peer, guest] : guests_) {
     if (!guest.let_in_since) continue;
-    if (now - *guest.let_in_since > settings_.wait) {
+    if (now - *guest.let_in_since > patience) {
       over.push_back(peer);
       continue;
     }
@@ -264,8 +292,14 @@ void GatedEntrance::let_in_again() {
     link_->let_in(peer);
   }
   for (const auto peer : over) {
+    const auto pid = guests_.at(peer).pid;
     forget(peer);
     link_->refuse(peer);
+    if (!refusals_.count("timeout", now)) continue;
+    say_("refused", settings_.place.instance,
+         "process " + std::to_string(pid) +
+             " was let in, and then refused, timeout: the control daemon did not take it within " +
+             format_duration(patience));
   }
   if (waiting) try_again_soon();
 }

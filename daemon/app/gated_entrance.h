@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "admission/controller.h"
+#include "admission/server.h"
 #include "gate/link.h"
 #include "gate/opening.h"
 #include "gate/share_socket.h"
@@ -30,7 +31,7 @@ struct GatedEntranceSettings {
   instance::Layout layout;
   std::filesystem::path gate_program;
   std::vector<std::string> gate_environment;
-  std::chrono::milliseconds wait{60000};  // for the daemon, once let in
+  std::chrono::milliseconds wait{60000};  // for the daemon, once let in; 10 s at least
 };
 
 class GatedEntrance final : public instance::Entrance,
@@ -41,7 +42,8 @@ class GatedEntrance final : public instance::Entrance,
                                  const std::string& message)>;
 
   GatedEntrance(const boost::asio::any_io_executor& executor, GatedEntranceSettings settings,
-                std::shared_ptr<admission::Controller> controller, Say say);
+                std::shared_ptr<admission::Controller> controller,
+                std::shared_ptr<admission::AdmissionServer> server, Say say);
 
   void start();
   // What a client says first. Until it is known nobody is greeted: they wait.
@@ -76,7 +78,8 @@ class GatedEntrance final : public instance::Entrance,
   void refused(pid_t pid, uid_t uid, gate::Refusal why, unsigned times) override;
 
  private:
-  struct Guest {                                    // a program at the gate
+  struct Guest {  // a program at the gate
+    pid_t pid = 0;
     std::optional<admission::RequestId> request{};  // not decided yet
     std::optional<share::SlotId> slot{};
     std::optional<std::chrono::steady_clock::time_point> let_in_since{};  // and not inside yet
@@ -86,6 +89,7 @@ class GatedEntrance final : public instance::Entrance,
   void tell_desk();
   [[nodiscard]] share::Door door() const;
   Result<bool> keep_listening();
+  void open_admission_socket();
   void serve();
   void try_again_soon();
   void let_in_again();
@@ -93,9 +97,11 @@ class GatedEntrance final : public instance::Entrance,
   boost::asio::any_io_executor executor_;
   GatedEntranceSettings settings_;
   std::shared_ptr<admission::Controller> controller_;
+  std::shared_ptr<admission::AdmissionServer> server_;
   Say say_;
   std::shared_ptr<gate::Link> link_;
   gate::SharePlace socket_;
+  gate::SharePlace admission_socket_;
   boost::asio::steady_timer again_;
   bool again_soon_ = false;
   std::map<std::uint64_t, Guest> guests_;

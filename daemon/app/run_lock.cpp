@@ -5,7 +5,11 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <string>
+#include <thread>
 
 #include "base/text.h"
 
@@ -13,11 +17,31 @@ namespace mps::app {
 
 namespace {
 
+constexpr std::chrono::milliseconds k_dead_holder{1000};
+constexpr std::chrono::milliseconds k_look_again{5};
+
 pid_t read_holder(int descriptor) {
   std::array<char, 32> text{};
   const auto got = ::pread(descriptor, text.data(), text.size(), 0);
   if (got <= 0) return 0;
   return parse_number<pid_t>(trim({text.data(), static_cast<std::size_t>(got)})).value_or(0);
+}
+
+// A supervisor that was killed while it started a program leaves that with the lock until it has
+// become the other program.
+bool lock(int file) {
+  const auto limit = std::chrono::steady_clock::now() + k_dead_holder;
+  while (::flock(file, LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return false;
+    const auto holder = read_holder(file);
+    const bool dead = holder > 0 && ::kill(holder, 0) != 0 && errno == ESRCH;
+    if (!dead || std::chrono::steady_clock::now() > limit) {
+      errno = EWOULDBLOCK;
+      return false;
+    }
+    std::this_thread::sleep_for(k_look_again);
+  }
+  return true;
 }
 
 // What is there is ours, a directory, and nobody else may write in it.
@@ -64,7 +88,7 @@ std::variant<UniqueFd, LockHeld, Error> lock_run_directory(const std::filesystem
   if (!file) {
     return Error::from_errno("cannot write in the run directory: open " + path.string(), errno);
   }
-  if (::flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
+  if (!lock(file.get())) {
     if (errno == EWOULDBLOCK) return LockHeld{read_holder(file.get())};
     return Error::from_errno("cannot lock " + path.string(), errno);
   }

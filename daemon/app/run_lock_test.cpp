@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 
 using namespace mps;
@@ -20,6 +22,33 @@ TEST_CASE("one supervisor a run directory, and the second learns who it is") {
     REQUIRE(std::holds_alternative<LockHeld>(second));
     CHECK(std::get<LockHeld>(second).holder == ::getpid());
   }
+  CHECK(std::holds_alternative<UniqueFd>(lock_run_directory(run_dir)));
+  std::filesystem::remove_all(root);
+}
+
+// A child of a supervisor that was killed has its lock until it has become another program.
+TEST_CASE("a lock whose holder is dead is waited for") {
+  std::string root = "/tmp/mps-lock-XXXXXX";
+  REQUIRE(::mkdtemp(root.data()) != nullptr);
+  const auto run_dir = std::filesystem::path(root) / "run";
+  std::array<int, 2> ends{};
+  REQUIRE(::pipe(ends.data()) == 0);
+  const auto killed = ::fork();
+  if (killed == 0) {
+    const auto lock = lock_run_directory(run_dir);
+    if (!std::holds_alternative<UniqueFd>(lock)) ::_exit(1);
+    if (::fork() != 0) ::_exit(0);
+    ::close(ends[1]);
+    char byte = 0;
+    (void)!::read(ends[0], &byte, 1);  // until it may let go
+    ::_exit(0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(killed, &status, 0) == killed);
+  REQUIRE(status == 0);
+  CHECK(std::holds_alternative<LockHeld>(lock_run_directory(run_dir)));
+  ::close(ends[1]);
+  ::close(ends[0]);
   CHECK(std::holds_alternative<UniqueFd>(lock_run_directory(run_dir)));
   std::filesystem::remove_all(root);
 }

@@ -109,6 +109,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
 Supervisor::~Supervisor() {
   policies_->close();
   fleet_.close();
+  if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
 }
 
@@ -349,6 +350,7 @@ asio::awaitable<void> Supervisor::end() {
       gate->leave();
     }
   }
+  if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
   server_->stop();
   if (metrics_) metrics_->stop();

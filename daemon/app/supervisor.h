@@ -51,6 +51,7 @@ class Supervisor : public api::Agent {
     return fleet_.snapshots();
   }
   [[nodiscard]] api::PolicyStatus policies() const override;
+  [[nodiscard]] api::AdmissionStatus admissions() const override;
   [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override;
   VerbResult drain(const std::string& instance) override;
   VerbResult undrain(const std::string& instance) override;
@@ -103,6 +104,7 @@ class Supervisor : public api::Agent {
   std::set<std::string> said_;  // troubles that were said and are not over
   std::shared_ptr<PolicyKeeper> policies_;
   std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
+  std::shared_ptr<admission::AdmissionServer> admission_server_;
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;
   std::vector<std::weak_ptr<GatedEntrance>> gates_;

@@ -47,7 +47,8 @@ Result<void> Supervisor::open_desk() {
   auto opened = admission::Controller::open(io_.get_executor(), desk, std::move(sources));
   if (!opened) return opened.error();
   desk_ = std::move(*opened);
-  return {};
+  admission_server_ = std::make_shared<admission::AdmissionServer>(io_.get_executor(), *desk_);
+  return admission_server_->start();
 }
 
 std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wanted,
@@ -65,7 +66,7 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
                                  {"LANG=C", "LC_ALL=C"},
                                  settings_.admission_wait};
   auto gate = std::make_shared<GatedEntrance>(
-      io_.get_executor(), std::move(settings), desk_,
+      io_.get_executor(), std::move(settings), desk_, admission_server_,
       [this](const std::string& kind, const std::string& instance, const std::string& message) {
         say_of(kind, instance, message);
       });
@@ -118,6 +119,16 @@ asio::awaitable<void> Supervisor::learn_opening() {
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
     pause = std::min(pause * 2, k_learn_rarely);
   }
+}
+
+api::AdmissionStatus Supervisor::admissions() const {
+  if (!desk_) return {};
+  const auto devices = device_facts();
+  const auto instances = fleet_.snapshots();
+  return api::admission_status({desk_->ledger(), *policies_->reading().generation, devices,
+                                instances, desk_->refused(), settings_.overcommit_threads,
+                                settings_.overcommit_memory, std::chrono::steady_clock::now(),
+                                std::chrono::system_clock::now()});
 }
 
 }  // namespace mps::app

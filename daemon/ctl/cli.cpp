@@ -24,6 +24,7 @@ struct CommandLine {
   CLI::App* command(const std::string& name, const std::string& description,
                     std::function<int(const Console&)> what, CLI::App* of = nullptr);
   void add_reading();
+  void add_admissions();
   void add_events();
   void add_verb(const std::string& name, const std::string& description, bool takes_force);
   void add_policy();
@@ -37,6 +38,7 @@ struct CommandLine {
   std::string socket = "/run/mps/supervisor.sock";
   Format format = Format::table;
   ClientsOptions clients;
+  AdmissionsOptions admissions;
   EventsOptions events;
   CheckOptions check;
   ExplainOptions explain;
@@ -69,6 +71,7 @@ CommandLine::CommandLine(std::ostream& out_in, std::ostream& err_in) : out(out_i
       "Exit status: 0 done, 1 failed, 2 wrong usage, 3 the supervisor is not reachable.\n"
       "The socket may also be given as MPS_SUPERVISOR_SOCKET.");
   add_reading();
+  add_admissions();
   add_events();
   add_verb("drain", "Let no newcomers in; running clients may finish", false);
   add_verb("undrain", "Take a drain back", false);
@@ -145,6 +148,18 @@ void CommandLine::add_reading() {
                       [this](const Console& to) { return show_clients(to, clients); });
   sub->add_option("--instance", clients.instance, "Only those of this instance")->type_name("ID");
   sub->add_flag("--watch", clients.watch, "Go on, and print when something has changed");
+}
+
+void CommandLine::add_admissions() {
+  auto* sub = command("admissions", "Who has been let in at the gates, and who waits",
+                      [this](const Console& to) { return show_admissions(to, admissions); });
+  auto* subject = sub->add_option("--namespace", admissions.subject, "Only those of this namespace")
+                      ->check(checked_by(api::parse_subject))
+                      ->type_name("NAMESPACE");
+  auto* waiting = sub->add_flag("--waiting", admissions.waiting, "Who waits, and why");
+  sub->add_flag("--use", admissions.use, "What it all comes to, of quotas and devices")
+      ->excludes(waiting)
+      ->excludes(subject);
 }
 
 void CommandLine::add_events() {

@@ -102,6 +102,7 @@ TEST_CASE("a supervisor that is not there") {
       "mps-supervisor running? (try: systemctl status mps-supervisor, mps-ctl doctor)\n");
   CHECK(run({"events", "--follow", "--socket", "/nonexistent/s.sock"}).status == 3);
   CHECK(run({"clients", "--watch", "--socket", "/nonexistent/s.sock"}).status == 3);
+  CHECK(run({"admissions", "--socket", "/nonexistent/s.sock"}).status == 3);
   CHECK(run({"restart", "x", "--socket", "/nonexistent/s.sock"}).status == 3);
   const auto far = run({"--socket", "/" + std::string(200, 'x'), "status"});
   CHECK(far.status == 3);
@@ -162,15 +163,67 @@ TEST_CASE_FIXTURE(Fixture, "lists and single things") {
         std::string::npos);
   CHECK(ctl({"devices"}).out == "ID  UUID  NAME  MEMORY  SMS  CC  MPS  ERROR\n");
   CHECK(ctl({"clients", "-o", "json"}).out ==
-        "[\n  {\n    \"adopted\": false,\n    \"command\": \"train\",\n    \"connected\": true,\n"
-        "    \"instance\": \"gpu0.shared\",\n    \"pid\": 100,\n"
-        "    \"since\": \"2026-11-20T10:00:01.000Z\",\n    \"uid\": 1000\n  }\n]\n");
+        "[\n  {\n    \"admission\": null,\n    \"adopted\": false,\n    \"command\": \"train\",\n"
+        "    \"connected\": true,\n    \"container\": null,\n    \"description\": null,\n"
+        "    \"instance\": \"gpu0.shared\",\n    \"limits\": null,\n    \"namespace\": null,\n"
+        "    \"pid\": 100,\n    \"share\": null,\n    \"since\": \"2026-11-20T10:00:01.000Z\",\n"
+        "    \"uid\": 1000\n  }\n]\n");
   CHECK(ctl({"clients", "-o", "yaml"}).out ==
-        "- adopted: false\n  command: train\n  connected: true\n  instance: gpu0.shared\n"
-        "  pid: 100\n  since: 2026-11-20T10:00:01.000Z\n  uid: 1000\n");
+        "- admission: ~\n  adopted: false\n  command: train\n  connected: true\n  container: ~\n"
+        "  description: ~\n  instance: gpu0.shared\n  limits: ~\n  namespace: ~\n  pid: 100\n"
+        "  share: ~\n  since: 2026-11-20T10:00:01.000Z\n  uid: 1000\n");
   CHECK(ctl({"-o", "json", "devices"}).out == "[]\n");
   CHECK(ctl({"version", "-o", "json"}).out == "{\n  \"client\": \"" MPS_VERSION
                                               "\",\n  \"supervisor\": \"0.1.0\"\n}\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "admissions of a namespace, who waits, and what it comes to") {
+  reactor.run([this] {
+    auto& status = agent.admissions_;
+    status.gated = true;
+    mps::share::Admission admission;
+    admission.id = 7;
+    admission.instance = "gpu0.shared";
+    admission.share = "gpu0.shared/open";
+    admission.subject = "team-a";
+    admission.description = "pod web-0";
+    status.admissions.push_back({admission, 0});
+    mps::share::Request request;
+    request.instance = "gpu0.shared";
+    request.subject = "team-b";
+    request.process.pid = 102;
+    request.deadline = status.now + std::chrono::hours(100);
+    status.waiting.push_back({request, mps::share::draining("gpu0.shared"), status.now, false});
+    status.time = std::chrono::system_clock::now();
+  });
+  const std::string head = "ID  INSTANCE     SHARE  NAMESPACE  CONTAINER  LIMITS  CLIENTS\n";
+  const std::string row = "7   gpu0.shared  open   team-a     pod web-0  none    0\n";
+  CHECK(ctl({"admissions"}).out == head + row);
+  CHECK(ctl({"admissions", "--namespace", "team-a"}).out == head + row);
+  CHECK(ctl({"admissions", "--namespace", "unit:a", "-o", "json"}).out == "[]\n");
+  CHECK(ctl({"admissions", "-o", "wide"}).out.find("  PIDS  DEVICE  CONTAINER ID\n") !=
+        std::string::npos);
+  CHECK(ctl({"admissions", "-o", "yaml"}).out.starts_with("- clients: 0\n  container: \"\"\n"));
+  CHECK(ctl({"admissions", "--waiting"})
+            .out.find("  draining  gpu0.shared takes no new clients: "
+                      "it is draining\n") != std::string::npos);
+  CHECK(ctl({"admissions", "--waiting", "--namespace", "team-a", "-o", "json"}).out == "[]\n");
+  CHECK(ctl({"admissions", "--use"}).out ==
+        "DEVICE  UUID  CLIENTS  THREADS  MEMORY  ADOPTED\n\n"
+        "NAMESPACE  DEVICE  CLIENTS  THREADS  MEMORY  WAITING\n");
+  const auto wrong = ctl({"admissions", "--namespace", "Team"});
+  CHECK(wrong.status == 2);
+  CHECK(wrong.err ==
+        "mps-ctl: --namespace: must be a namespace, docker:NAME, unit:NAME, user:LOGIN, or \"*\" "
+        "for a kind's default: \"Team\"\nRun mps-ctl --help for usage.\n");
+  CHECK(ctl({"admissions", "--use", "--waiting"}).err ==
+        "mps-ctl: --waiting excludes --use\nRun mps-ctl --help for usage.\n");
+}
+
+TEST_CASE_FIXTURE(Fixture, "admissions where no instance has a gate") {
+  CHECK(ctl({"admissions"}).out == "ID  INSTANCE  SHARE  NAMESPACE  CONTAINER  LIMITS  CLIENTS\n");
+  CHECK(ctl({"admissions", "--use"}).out ==
+        "no instance has a gate: whoever reaches its socket gets in, and is not counted here\n");
 }
 
 TEST_CASE_FIXTURE(Fixture, "policies of the supervisor") {
@@ -308,6 +361,8 @@ expect 'mps-ctl policy show ' --output --socket --help '\*' team-a 'unit:\*' 'un
 expect 'mps-ctl policy show *' '\*'
 expect 'mps-ctl policy show \*' '\*'
 expect 'mps-ctl policy show t' team-a
+expect 'mps-ctl admissions --wa' --waiting
+expect 'mps-ctl admissions --namespace te' team-a
 expect 'mps-ctl policy show uni' 'unit:\*' 'unit:dev-\\x2dx'
 expect 'mps-ctl policy show unit:' '\*' 'dev-\\x2dx'
 expect 'mps-ctl policy show unit:dev-\\x' 'dev-\\x2dx'

@@ -125,6 +125,16 @@ int show_clients(const Console& console, const ClientsOptions& options) {
   return show(console, target, view);
 }
 
+int show_admissions(const Console& console, const AdmissionsOptions& options) {
+  if (options.use) return show(console, "/v1/admissions/use", use_text);
+  std::string target = options.waiting ? "/v1/admissions/waiting" : "/v1/admissions";
+  if (!options.subject.empty()) target += "?namespace=" + percent_encode(options.subject);
+  return show(console, target, [&console, &options](const json& value) {
+    return options.waiting ? waiting_text(value, wide(console), now())
+                           : admissions_text(value, wide(console));
+  });
+}
+
 int show_events(const Console& console, const EventsOptions& options) {
   if (options.follow) return follow_events(console, options);
   return show(console, events_target(options, options.since), [&console](const json& events) {

@@ -37,6 +37,12 @@ struct ClientsOptions {
   std::chrono::milliseconds interval{1000};
 };
 
+struct AdmissionsOptions {
+  std::string subject;  // a namespace
+  bool waiting = false;
+  bool use = false;
+};
+
 struct DoctorPlaces {
   std::string config = "/etc/mps-supervisor/supervisor.yaml";
   bool config_given = false;
@@ -46,6 +52,7 @@ int show_status(const Console& console);
 int show_devices(const Console& console);
 int show_instances(const Console& console);
 int show_clients(const Console& console, const ClientsOptions& options);
+int show_admissions(const Console& console, const AdmissionsOptions& options);
 int show_events(const Console& console, const EventsOptions& options);
 int carry_out(const Console& console, const std::string& verb, const std::string& instance,
               bool force);

@@ -113,6 +113,9 @@ std::string bash_script(const std::vector<CommandInfo>& commands) {
       "    --instance) choices=()" +
       added(k_instances) +
       " ;;\n"
+      "    --namespace) choices=()" +
+      added(k_policies) +
+      " ;;\n"
       "    *) case $command in\n"
       "      '') choices=(" +
       names(commands) + " --output --socket --help) ;;\n";

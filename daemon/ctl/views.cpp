@@ -36,16 +36,6 @@ std::string channel_text(const json& instance) {
   return line;
 }
 
-std::string limits_text(const json& limits) {
-  const auto threads = percentage(field(limits, {"activeThreadPercentage"}));
-  if (threads.empty()) return threads;
-  const auto memory = mebibytes(field(limits, {"pinnedDeviceMemoryMiB"}));
-  auto line = threads + (memory.empty() ? " no memory limit" : " " + memory);
-  if (threads == "100%" && memory.empty()) line = "none";
-  if (field(limits, {"confirmed"}) == false) line += " (unconfirmed)";
-  return line;
-}
-
 std::string limits_origin(const json& limits) {
   const auto threads = text(limits, {"from", "activeThreadPercentage"});
   const auto memory = text(limits, {"from", "pinnedDeviceMemoryMiB"});
@@ -180,6 +170,16 @@ void emit(YAML::Emitter& out, const json& value) {
 
 }  // namespace
 
+std::string limits_text(const json& limits) {
+  const auto threads = percentage(field(limits, {"activeThreadPercentage"}));
+  if (threads.empty()) return threads;
+  const auto memory = mebibytes(field(limits, {"pinnedDeviceMemoryMiB"}));
+  auto line = threads + (memory.empty() ? " no memory limit" : " " + memory);
+  if (threads == "100%" && memory.empty()) line = "none";
+  if (field(limits, {"confirmed"}) == false) line += " (unconfirmed)";
+  return line;
+}
+
 std::string age(const json& time, SystemTime now) {
   const auto since = time.is_string() ? parse_time(time.get<std::string>()) : std::nullopt;
   if (!since) return "-";
@@ -275,7 +275,10 @@ std::string instances_text(const json& instances, bool wide, SystemTime now) {
 
 std::string clients_text(const json& clients, bool wide, SystemTime now) {
   Table table{{"INSTANCE", "PID", "UID", "COMMAND", "AGE", "CONNECTED"}, {}};
-  if (wide) table.header.insert(table.header.end(), {"ADOPTED", "SINCE"});
+  if (wide) {
+    table.header.insert(table.header.end(),
+                        {"ADOPTED", "SINCE", "NAMESPACE", "CONTAINER", "SHARE", "LIMITS"});
+  }
   for (const auto& client : clients) {
     std::vector<std::string> row{text(client, {"instance"}),
                                  text(client, {"pid"}),
@@ -284,8 +287,10 @@ std::string clients_text(const json& clients, bool wide, SystemTime now) {
                                  age(field(client, {"since"}), now),
                                  text(client, {"connected"})};
     if (wide) {
-      row.push_back(text(client, {"adopted"}));
-      row.push_back(text(client, {"since"}));
+      for (const char* name : {"adopted", "since", "namespace", "description", "share"}) {
+        row.push_back(text(client, {name}));
+      }
+      row.push_back(limits_text(field(client, {"limits"})));
     }
     table.rows.push_back(std::move(row));
   }

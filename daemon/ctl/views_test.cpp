@@ -95,8 +95,19 @@ TEST_CASE("clients") {
         "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED\n"
         "gpu0.shared  100  1000  train    3h   no\n");
   CHECK(clients_text(json::array({client}), true, now()) ==
-        "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED  ADOPTED  SINCE\n"
-        "gpu0.shared  100  1000  train    3h   no         yes      2026-11-20T09:00:00.000Z\n");
+        "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED  ADOPTED  SINCE                     "
+        "NAMESPACE  CONTAINER  SHARE  LIMITS\n"
+        "gpu0.shared  100  1000  train    3h   no         yes      2026-11-20T09:00:00.000Z  "
+        "-          -          -      -\n");
+  auto let_in = client;
+  let_in.update(json::parse(R"({"namespace": "team-a", "container": "/c1 4711",
+    "description": "pod web-0", "share": "open",
+    "limits": {"activeThreadPercentage": 12.5, "pinnedDeviceMemoryMiB": null}})"));
+  CHECK(clients_text(json::array({let_in}), true, now()) ==
+        "INSTANCE     PID  UID   COMMAND  AGE  CONNECTED  ADOPTED  SINCE                     "
+        "NAMESPACE  CONTAINER  SHARE  LIMITS\n"
+        "gpu0.shared  100  1000  train    3h   no         yes      2026-11-20T09:00:00.000Z  "
+        "team-a     pod web-0  open   12.5% no memory limit\n");
 }
 
 TEST_CASE("status") {

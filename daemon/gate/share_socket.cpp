@@ -53,7 +53,7 @@ bool is_in_place(const SharePlace& place) {
   struct stat ours {};
   struct stat there {};
   return directory && ::lstat(place.keep.c_str(), &ours) == 0 &&
-         ::fstatat(directory->get(), "control", &there, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ::fstatat(directory->get(), place.name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
          ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
 }
 
@@ -67,13 +67,13 @@ Result<UniqueFd> listen_in(const SharePlace& place) {
   if (::link(place.keep.c_str(), fresh.c_str()) != 0) {
     return Error::from_errno("cannot link " + place.keep.string() + " to " + fresh, errno);
   }
-  int moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), "control");
-  if (moved != 0 && errno == EISDIR && ::unlinkat(directory->get(), "control", AT_REMOVEDIR) == 0) {
-    moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), "control");
+  const auto* name = place.name.c_str();
+  int moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), name);
+  if (moved != 0 && errno == EISDIR && ::unlinkat(directory->get(), name, AT_REMOVEDIR) == 0) {
+    moved = ::renameat(AT_FDCWD, fresh.c_str(), directory->get(), name);
   }
   if (moved != 0) {
-    return Error::from_errno("cannot put a socket at " + (place.directory / "control").string(),
-                             errno);
+    return Error::from_errno("cannot put a socket at " + (place.directory / name).string(), errno);
   }
   return socket;
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -13,8 +14,9 @@
 namespace mps::gate {
 
 struct SharePlace {
-  std::filesystem::path directory;  // the share's, which is mounted; `control` is made in it
+  std::filesystem::path directory;  // the share's, which is mounted
   std::filesystem::path keep;       // of ours alone, on the same file system: its second name
+  std::string name = "control";     // of the socket in the share
 };
 
 // Whether what is in the share is what we put there last.

@@ -150,6 +150,7 @@ class Settlement {
   struct Holder {
     std::size_t candidate = 0;
     const Policy* policy = nullptr;
+    // NOLINTNEXTLINE(modernize-use-nullptr): clang 14 takes the comparison with 0 for a pointer's
     auto operator<=>(const Holder&) const = default;
   };
 

@@ -9,6 +9,9 @@ namespace mps::share {
 
 namespace {
 
+// A reason has a cgroup's path in it, and says at its end what is wrong with that.
+constexpr std::size_t k_reason_limit = 1024;
+
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
@@ -41,7 +44,7 @@ Refusal draining(std::string_view instance) {
 }
 
 Refusal failed(std::string_view instance, std::string_view why) {
-  return {Code::failed, printable(instance) + " has failed: " + printable(why)};
+  return {Code::failed, printable(instance) + " has failed: " + printable(why, k_reason_limit)};
 }
 
 Refusal instance_gone(std::string_view instance) {
@@ -53,11 +56,12 @@ Refusal share_deleted(std::string_view share) {
 }
 
 Refusal no_policy(std::string_view reason) {
-  return {Code::no_policy, printable(reason)};
+  return {Code::no_policy, printable(reason, k_reason_limit)};
 }
 
 Refusal unidentified(std::string_view reason) {
-  return {Code::unidentified, "nobody can tell whose process this is: " + printable(reason)};
+  return {Code::unidentified,
+          "nobody can tell whose process this is: " + printable(reason, k_reason_limit)};
 }
 
 Refusal wrong_pod(std::string_view share, std::string_view owner, std::string_view subject) {

@@ -31,7 +31,8 @@ struct Target {
 
 constexpr std::uint64_t k_seed = 20261120;
 
-constexpr std::array<Target, 4> k_targets{{{"answers", mps::fuzz::answers, 1},
+constexpr std::array<Target, 5> k_targets{{{"admission", mps::fuzz::admission, 10},
+                                           {"answers", mps::fuzz::answers, 1},
                                            {"gate", mps::fuzz::gate, 10},
                                            {"log_line", mps::fuzz::log_line, 1},
                                            {"policy", mps::fuzz::policy, 10}}};

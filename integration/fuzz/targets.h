@@ -8,6 +8,7 @@
 
 namespace mps::fuzz {
 
+void admission(const std::uint8_t* data, std::size_t size);
 void answers(const std::uint8_t* data, std::size_t size);
 void gate(const std::uint8_t* data, std::size_t size);
 void log_line(const std::uint8_t* data, std::size_t size);
