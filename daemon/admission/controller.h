@@ -73,6 +73,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void close();
 
   [[nodiscard]] const share::Ledger& ledger() const { return ledger_; }
+  // By the gate, which asks about nobody who does not begin as a client does.
+  void count_refused(share::Code code, std::uint64_t times) { refused_[code] += times; }
   // How many were refused for good, and told so.
   [[nodiscard]] const std::map<share::Code, std::uint64_t>& refused() const { return refused_; }
 

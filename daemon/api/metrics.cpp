@@ -137,13 +137,11 @@ void per_place(Exposition& out, const std::vector<PlaceUse>& places,
   for (const auto& place : places) out.sample(labels_of(place), value_of(place));
 }
 
-// What the gates themselves refuse (unknown_opening) the desk never hears of.
 void of_refusals(Exposition& out, const std::map<share::Code, std::uint64_t>& refused) {
   out.family("refused_total", "counter", "Requests to come in that were refused.");
   for (auto number = 0; number <= static_cast<int>(share::Code::too_many_waiting); ++number) {
     const auto code = static_cast<share::Code>(number);
     const auto found = refused.find(code);
-    if (found == refused.end() && code == share::Code::unknown_opening) continue;
     out.sample(label("code", share::to_string(code)),
                found == refused.end() ? std::uint64_t{0} : found->second);
   }

@@ -169,6 +169,7 @@ mps_supervisor_refused_total{code="device_threads"} 0
 mps_supervisor_refused_total{code="wrong_pod"} 0
 mps_supervisor_refused_total{code="wrong_domain"} 0
 mps_supervisor_refused_total{code="quarantined"} 0
+mps_supervisor_refused_total{code="unknown_opening"} 0
 mps_supervisor_refused_total{code="timeout"} 0
 mps_supervisor_refused_total{code="uid_conflict"} 0
 mps_supervisor_refused_total{code="too_many_waiting"} 0

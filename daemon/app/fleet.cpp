@@ -141,7 +141,10 @@ void Fleet::end_leftover(const std::string& id, const instance::FoundDaemon& fou
 Fleet::Member Fleet::begin(const WantedInstance& wanted,
                            const std::function<void(FleetMember&)>& how) {
   const auto before = retired_.extract(wanted.id);
-  if (before) before.mapped().instance->close();
+  if (before) {
+    before.mapped().instance->close();
+    before.mapped().instance->give_way();
+  }
   auto instance = make_(wanted);
   instance->on_change([this] { changed(); });
   how(*instance);

@@ -25,6 +25,8 @@ class FleetMember {
   virtual void on_change(std::function<void()> listener) = 0;
   // Lets go of everything but the listener that refuses, which goes with the last who holds it.
   virtual void close() = 0;
+  // Another instance takes over its directory now.
+  virtual void give_way() {}
 };
 
 class ActorMember final : public FleetMember {
@@ -60,6 +62,9 @@ class ActorMember final : public FleetMember {
         });
   }
   void close() override { actor_->close(); }
+  void give_way() override {
+    if (gate_) gate_->give_way();
+  }
 
  private:
   std::shared_ptr<instance::Actor> actor_;

@@ -86,6 +86,11 @@ void GatedEntrance::leave() {
   if (link_) link_->close();
 }
 
+void GatedEntrance::give_way() {
+  if (!left_) server_->remove_listener(settings_.place.instance, k_share);
+  leave();
+}
+
 void GatedEntrance::leave_for_good() {
   if (left_ || !link_) return leave();
   if (opening_) link_->set_up(opening_->greeting, nobody(*opening_).messages);
@@ -320,6 +325,7 @@ void GatedEntrance::left(std::uint64_t peer) {
 }
 
 void GatedEntrance::refused(pid_t pid, uid_t uid, gate::Refusal why, unsigned times) {
+  controller_->count_refused(share::Code::unknown_opening, times);
   const auto unsaid = refusals_.count(to_string(why), steady_clock::now());
   if (!unsaid) return;
   auto message =

@@ -1,8 +1,7 @@
 // An instance's entrance with a gate: each program that comes through the share is asked about at
 // the desk, and let in to the daemon while that serves.
 //
-// Threading: the supervisor's executor. Made by make_shared; lives on after close() until what it
-// started has ended.
+// Threading: the supervisor's executor. Made by make_shared.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
@@ -44,6 +43,7 @@ class GatedEntrance final : public instance::Entrance,
   GatedEntrance(const boost::asio::any_io_executor& executor, GatedEntranceSettings settings,
                 std::shared_ptr<admission::Controller> controller,
                 std::shared_ptr<admission::AdmissionServer> server, Say say);
+  ~GatedEntrance() override { leave(); }
 
   void start();
   // What a client says first. Until it is known nobody is greeted: they wait.
@@ -54,6 +54,8 @@ class GatedEntrance final : public instance::Entrance,
   void device_is(const policy::DeviceFacts& device);
   // The gate goes on: it holds newcomers until the next supervisor comes.
   void leave();
+  // Another one of this instance takes over now, and finds the gate.
+  void give_way();
   // There will be none: it refuses them.
   void leave_for_good();
 
