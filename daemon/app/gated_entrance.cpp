@@ -128,7 +128,7 @@ void GatedEntrance::tell_desk() {
   // No driver that we know of has its servers serve several users at a time by default.
   facts.single_uid = true;
   facts.generation = ++generation_;
-  controller_->instance_changed(settings_.place, std::move(facts));
+  controller_->instance_changed(settings_.place, facts);
 }
 
 void GatedEntrance::instance_is(State state, const std::string& why) {
