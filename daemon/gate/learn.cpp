@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +22,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "base/unique_fd.h"
+#include "base/unix_socket.h"
 #include "gate/system.h"
 #include "process/child.h"
 
@@ -58,21 +58,11 @@ asio::awaitable<bool> readable(Descriptor& socket, Milliseconds limit) {
   co_return first.index() == 0;
 }
 
-Result<sockaddr_un> address_of(const fs::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.native().size() >= sizeof(address.sun_path)) {
-    return Error{path.string() + " is too long for a socket address"};
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.native().size());
-  return address;
-}
-
-Result<UniqueFd> new_socket() {
-  UniqueFd made(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!made) return Error::from_errno("socket", errno);
+Result<UniqueFd> passing_socket() {
+  auto made = seqpacket_socket();
+  if (!made) return made;
   const int passes = 1;
-  ::setsockopt(made.get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes));
+  ::setsockopt(made->get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes));
   return made;
 }
 
@@ -178,14 +168,13 @@ asio::awaitable<Result<void>> Lesson::start_daemon() {
 }
 
 asio::awaitable<Result<UniqueFd>> Lesson::connect_to_daemon() {
-  const auto address = address_of(daemon_dir_ / "control");
+  const auto address = UnixAddress::of(daemon_dir_ / "control");
   if (!address) co_return address.error();
   const auto deadline = std::chrono::steady_clock::now() + k_daemon_start;
   for (;;) {
-    auto socket = new_socket();
+    auto socket = passing_socket();
     if (!socket) co_return socket;
-    if (::connect(socket->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) ==
-        0) {
+    if (::connect(socket->get(), address->get(), address->size()) == 0) {
       co_return socket;
     }
     if (std::chrono::steady_clock::now() > deadline) {
@@ -210,12 +199,12 @@ asio::awaitable<Result<std::string>> Lesson::ask_greeting() {
 asio::awaitable<Result<Lesson::Said>> Lesson::hear_client(const std::string& greeting, bool pass) {
   const auto executor = co_await asio::this_coro::executor;
   const auto path = client_dir_ / "control";
-  const auto address = address_of(path);
+  const auto address = UnixAddress::of(path);
   if (!address) co_return address.error();
   ::unlink(path.c_str());
-  auto socket = new_socket();
+  auto socket = passing_socket();
   if (!socket) co_return socket.error();
-  if (::bind(socket->get(), reinterpret_cast<const sockaddr*>(&*address), sizeof(*address)) != 0 ||
+  if (::bind(socket->get(), address->get(), address->size()) != 0 ||
       ::listen(socket->get(), 8) != 0) {
     co_return Error::from_errno("listen at " + path.string(), errno);
   }

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,9 +12,9 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <utility>
 
+#include "base/unix_socket.h"
 #include "gate/system.h"
 
 namespace mps::gate {
@@ -31,26 +30,6 @@ constexpr int k_messages = 64;          // heard before others get their turn
 constexpr std::chrono::milliseconds k_first_pause{5};
 constexpr std::chrono::milliseconds k_longest_pause{1000};
 constexpr std::chrono::milliseconds k_last_word{2000};
-
-Result<sockaddr_un> address_of(const std::filesystem::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.native().size() >= sizeof(address.sun_path)) {
-    return Error{path.string() + " is too long for a socket address"};
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.native().size());
-  return address;
-}
-
-Result<UniqueFd> make_socket() {
-  UniqueFd made(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!made) return Error::from_errno("socket", errno);
-  return made;
-}
-
-const sockaddr* generic(const sockaddr_un& address) {
-  return reinterpret_cast<const sockaddr*>(&address);
-}
 
 }  // namespace
 
@@ -121,19 +100,19 @@ asio::awaitable<void> Link::run(Self self) {
 }
 
 Result<UniqueFd> Link::connect_or_start() {
-  auto socket = make_socket();
+  auto socket = seqpacket_socket();
   if (!socket) return socket;
-  const auto address = address_of(settings_.socket);
+  const auto address = UnixAddress::of(settings_.socket);
   if (!address) return address.error();
   started_here_ = false;
-  if (::connect(socket->get(), generic(*address), sizeof(*address)) == 0) return socket;
+  if (::connect(socket->get(), address->get(), address->size()) == 0) return socket;
   // Anything else may be a gate that lives, with programs inside: never a second one beside it.
   if (errno != ENOENT && errno != ECONNREFUSED) {
     return Error::from_errno("cannot reach the gate at " + settings_.socket.string(), errno);
   }
   auto started = start_gate();
   if (!started) return started;
-  if (::connect(socket->get(), generic(*address), sizeof(*address)) != 0) {
+  if (::connect(socket->get(), address->get(), address->size()) != 0) {
     return Error::from_errno("cannot reach the gate at " + settings_.socket.string(), errno);
   }
   started_here_ = true;
@@ -142,11 +121,11 @@ Result<UniqueFd> Link::connect_or_start() {
 
 // The socket is made here, so that it is there before the gate is.
 Result<UniqueFd> Link::start_gate() {
-  auto socket = make_socket();
+  auto socket = seqpacket_socket();
   if (!socket) return socket;
-  const auto address = address_of(settings_.socket);
+  const auto address = UnixAddress::of(settings_.socket);
   ::unlink(settings_.socket.c_str());
-  if (::bind(socket->get(), generic(*address), sizeof(*address)) != 0 ||
+  if (::bind(socket->get(), address->get(), address->size()) != 0 ||
       ::chmod(settings_.socket.c_str(), 0600) != 0 || ::listen(socket->get(), 8) != 0) {
     return Error::from_errno("cannot listen at " + settings_.socket.string(), errno);
   }

@@ -3,12 +3,12 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <string>
+
+#include "base/unix_socket.h"
 
 namespace mps::gate {
 namespace {
@@ -25,22 +25,16 @@ Result<UniqueFd> open_directory(const fs::path& path) {
 }
 
 Result<UniqueFd> listen_at(const fs::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.native().size() >= sizeof(address.sun_path)) {
-    return Error{path.string() + " is too long for a socket address (" +
-                 std::to_string(path.native().size()) +
-                 " of at most 107 bytes): use a shorter runDir"};
-  }
-  std::memcpy(address.sun_path, path.c_str(), path.native().size());
-  UniqueFd made(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!made) return Error::from_errno("socket", errno);
+  const auto address = UnixAddress::of(path);
+  if (!address) return address.error();
+  auto made = seqpacket_socket();
+  if (!made) return made;
   // Before anybody can connect: what is sent before it is set has no credentials.
   const int passes = 1;
   ::unlink(path.c_str());
-  if (::setsockopt(made.get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes)) != 0 ||
-      ::bind(made.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0 ||
-      ::chmod(path.c_str(), 0666) != 0 || ::listen(made.get(), k_backlog) != 0) {
+  if (::setsockopt(made->get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes)) != 0 ||
+      ::bind(made->get(), address->get(), address->size()) != 0 ||
+      ::chmod(path.c_str(), 0666) != 0 || ::listen(made->get(), k_backlog) != 0) {
     return Error::from_errno("cannot listen at " + path.string(), errno);
   }
   return made;

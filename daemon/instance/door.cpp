@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <array>
 #include <boost/asio/as_tuple.hpp>
@@ -17,6 +16,7 @@
 #include <cstring>
 
 #include "base/unique_fd.h"
+#include "base/unix_socket.h"
 
 namespace mps::instance {
 
@@ -33,33 +33,14 @@ constexpr int k_messages = 4;  // that a refused peer's opening is read for; it 
 constexpr std::chrono::milliseconds k_greeting_deadline{250};
 constexpr std::chrono::milliseconds k_descriptors_short{100};
 
-Result<sockaddr_un> address_of(const fs::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  const auto& text = path.native();
-  if (text.size() >= sizeof(address.sun_path)) {
-    return Error{path.string() + " is too long for a socket address (" +
-                 std::to_string(text.size()) + " of at most 107 bytes): use a shorter runDir"};
-  }
-  std::memcpy(address.sun_path, text.data(), text.size());
-  return address;
-}
-
-Result<UniqueFd> make_socket() {
-  UniqueFd made(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!made) return Error::from_errno("socket", errno);
-  return made;
-}
-
 Result<UniqueFd> listen_at(const fs::path& path) {
-  auto made = make_socket();
+  auto made = seqpacket_socket();
   if (!made) return made;
-  const auto address = address_of(path);
+  const auto address = UnixAddress::of(path);
   if (!address) return address.error();
   ::unlink(path.c_str());
-  const auto* generic = reinterpret_cast<const sockaddr*>(&*address);
-  if (::bind(made->get(), generic, sizeof(*address)) != 0 || ::chmod(path.c_str(), 0666) != 0 ||
-      ::listen(made->get(), 512) != 0) {
+  if (::bind(made->get(), address->get(), address->size()) != 0 ||
+      ::chmod(path.c_str(), 0666) != 0 || ::listen(made->get(), 512) != 0) {
     return Error::from_errno("cannot listen at " + path.string(), errno);
   }
   return made;
@@ -208,12 +189,11 @@ Result<void> Door::close() {
 }
 
 asio::awaitable<Result<std::string>> ask_greeting(fs::path control) {
-  auto made = make_socket();
+  auto made = seqpacket_socket();
   if (!made) co_return made.error();
-  const auto address = address_of(control);
+  const auto address = UnixAddress::of(control);
   if (!address) co_return address.error();
-  const auto* generic = reinterpret_cast<const sockaddr*>(&*address);
-  if (::connect(made->get(), generic, sizeof(*address)) != 0) {
+  if (::connect(made->get(), address->get(), address->size()) != 0) {
     co_return Error::from_errno("connect " + control.string(), errno);
   }
   const auto executor = co_await asio::this_coro::executor;
