@@ -6,6 +6,8 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <csignal>
 #include <utility>
 
 #include "base/text.h"
@@ -22,7 +24,15 @@ namespace {
 constexpr std::size_t k_being_looked_up = 16384;
 constexpr std::size_t k_cgroups_at_a_time = 256;
 constexpr std::chrono::milliseconds k_look_at_cgroups_again{1000};
+constexpr std::chrono::milliseconds k_watch_again{1000};
 constexpr std::chrono::minutes k_longest_wait{60};
+
+// For sure: without a descriptor /proc cannot be read either.
+bool is_over(const share::Process& process) {
+  if (::kill(process.pid, 0) != 0 && errno == ESRCH) return true;
+  const auto stat = process::Proc().stat(process.pid);
+  return stat && (stat->start_time != process.start_ticks || stat->state == 'Z');
+}
 
 }  // namespace
 
@@ -277,19 +287,27 @@ void Controller::say_verdict(const Asking& asking, const Verdict& verdict) {
 // ---- processes and cgroups ----
 
 void Controller::watch(const share::Slot& slot) {
-  auto child = process::Child::adopt(executor_, slot.process.pid, slot.process.start_ticks);
-  if (!child) {
-    asio::post(executor_, [weak = weak_from_this(), id = slot.id] {
-      if (const auto self = weak.lock()) self->slot_over(id);
-    });
-    return;
-  }
-  co_spawn(executor_, slot_ends(weak_from_this(), std::move(*child), slot.id), asio::detached);
+  co_spawn(executor_, watch_process(weak_from_this(), executor_, slot.id, slot.process),
+           asio::detached);
 }
 
-asio::awaitable<void> Controller::slot_ends(std::weak_ptr<Controller> weak, process::Child child,
-                                            share::SlotId slot) {
-  co_await child.wait();
+// That it cannot be watched (no descriptors) is no reason to take it for ended: then somebody could
+// have more than its quota by taking ours away. It is tried again.
+asio::awaitable<void> Controller::watch_process(std::weak_ptr<Controller> weak,
+                                                asio::any_io_executor executor, share::SlotId slot,
+                                                share::Process process) {
+  for (;;) {
+    auto child = process::Child::adopt(executor, process.pid, process.start_ticks);
+    if (child) {
+      co_await child->wait();
+      break;
+    }
+    if (is_over(process)) break;
+    asio::steady_timer pause(executor, k_watch_again);
+    co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+    const auto self = weak.lock();
+    if (!self || self->closed_) co_return;
+  }
   if (const auto self = weak.lock()) self->slot_over(slot);
 }
 
@@ -311,9 +329,13 @@ void Controller::set_cgroup_alarm() {
 // processes have moved to.
 void Controller::look_at_cgroups() {
   std::vector<std::pair<share::AdmissionId, identity::Cgroup>> some;
-  for (const auto id : without_slots_) {
-    if (some.size() == k_cgroups_at_a_time) break;
-    some.emplace_back(id, admitted_.at(id).cgroup);
+  // In turn: those that are idle for long must not keep the others from being looked at.
+  auto next = without_slots_.upper_bound(looked_at_);
+  const auto count = std::min(without_slots_.size(), k_cgroups_at_a_time);
+  while (some.size() < count) {
+    if (next == without_slots_.end()) next = without_slots_.begin();
+    looked_at_ = *next++;
+    some.emplace_back(looked_at_, admitted_.at(looked_at_).cgroup);
   }
   looking_at_cgroups_.run([resolver = sources_.resolver, some = std::move(some),
                            weak = weak_from_this()]() -> process::SlowWork::Then {

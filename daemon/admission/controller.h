@@ -116,8 +116,9 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void say_verdict(const Asking& asking, const Verdict& verdict);
 
   void watch(const share::Slot& slot);
-  static boost::asio::awaitable<void> slot_ends(std::weak_ptr<Controller> weak,
-                                                process::Child child, share::SlotId slot);
+  static boost::asio::awaitable<void> watch_process(std::weak_ptr<Controller> weak,
+                                                    boost::asio::any_io_executor executor,
+                                                    share::SlotId slot, share::Process process);
   void slot_over(share::SlotId slot);
   void look_at_cgroups();
   void set_alarm();
@@ -142,6 +143,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   std::map<share::SlotId, share::AdmissionId> slots_;
   std::map<share::AdmissionId, Admitted> admitted_;
   std::set<share::AdmissionId> without_slots_;
+  share::AdmissionId looked_at_ = 0;  // the last of them
   Refusals refusals_;
   std::map<share::Code, std::uint64_t> refused_;
   bool behind_said_ = false;

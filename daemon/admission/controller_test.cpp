@@ -3,6 +3,7 @@
 #include "admission/controller.h"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -295,6 +296,32 @@ TEST_CASE("an admission ends when nobody is in its cgroup, and not before") {
   CHECK(kit.desk->ledger().admissions(10).size() == 1);
   kit.empty("a.service");
   kit.until([&] { return kit.desk->ledger().admissions(10).empty(); });
+}
+
+TEST_CASE("a process that cannot be watched for want of descriptors keeps its slot") {
+  Kit kit;
+  kit.door(share::Serving{});
+  Program first, second;
+  kit.put(first, "a.service");
+  kit.put(second, "a.service");
+  kit.ask(first);
+  kit.until_told(0, "in");
+  kit.desk->close();
+  kit.open();
+  // Before the executor gets to watch it.
+  rlimit limit{};
+  REQUIRE(::getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  std::vector<UniqueFd> all;
+  const rlimit few{64, limit.rlim_max};
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &few) == 0);
+  for (int made = ::dup(0); made >= 0; made = ::dup(0)) all.emplace_back(made);
+  kit.io.restart();
+  kit.io.poll();
+  CHECK(kit.desk->ledger().slot_count() == 1);
+  all.clear();
+  REQUIRE(::setrlimit(RLIMIT_NOFILE, &limit) == 0);
+  first.end();
+  kit.until([&] { return kit.desk->ledger().slot_count() == 0; });
 }
 
 TEST_CASE("a new policy counts for who waits") {
