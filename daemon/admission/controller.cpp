@@ -57,7 +57,8 @@ Controller::Controller(const asio::any_io_executor& executor, ControllerSettings
       looking_up_(executor),
       looking_at_cgroups_(executor),
       alarm_(executor),
-      cgroup_alarm_(executor) {}
+      cgroup_alarm_(executor),
+      share_alarm_(executor) {}
 
 Controller::~Controller() {
   close();
@@ -67,6 +68,8 @@ void Controller::close() {
   if (std::exchange(closed_, true)) return;
   alarm_.cancel();
   cgroup_alarm_.cancel();
+  share_alarm_.cancel();
+  shares_changed_ = nullptr;
   looking_up_.close();
   looking_at_cgroups_.close();
   asking_.clear();
@@ -87,6 +90,8 @@ void Controller::go_on_from(const share::Replay& replay) {
   for (const auto& [id, admission] : replay.state.admissions) note(share::AdmissionMade{admission});
   for (const auto& [id, slot] : replay.state.slots) note(share::SlotMade{slot});
   set_cgroup_alarm();
+  end_closed_shares();
+  set_share_alarm();
 }
 
 std::optional<share::Process> Controller::process_of(pid_t pid) const {
@@ -160,13 +165,16 @@ void Controller::decide(RequestId id, const Peer& peer, const FoundOut& found) {
     return refuse(id, share::unidentified(unknown->reason));
   }
   asking.who = std::get<identity::Identity>(found.who);
-  const auto plan = plan_for(*sources_.policies(), *asking.who, asking.place);
+  if (is_closed_to(asking.place, peer.share, {peer.pid, found.start_ticks})) {
+    return refuse(id, share::share_deleted(peer.share));
+  }
+  const auto plan = plan_of(*asking.who, asking.place, peer.share);
   if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return refuse(id, *refusal);
   const auto& granted = std::get<share::Plan>(plan);
   const auto now = steady_clock::now();
   share::Request request;
   request.id = id;
-  request.share = peer.instance + "/" + peer.share;
+  request.share = ledger_name(peer.instance, peer.share);
   request.instance = peer.instance;
   request.container = asking.who->container;
   request.subject = asking.who->subject;
@@ -314,6 +322,7 @@ asio::awaitable<void> Controller::watch_process(std::weak_ptr<Controller> weak,
 void Controller::slot_over(share::SlotId slot) {
   if (closed_ || !slots_.contains(slot)) return;
   apply(ledger_.slot_ended(slot, steady_clock::now()));
+  end_closed_shares();
 }
 
 void Controller::set_cgroup_alarm() {
@@ -384,11 +393,10 @@ void Controller::instance_removed(const std::string& instance) {
 }
 
 void Controller::policies_changed() {
-  const auto generation = sources_.policies();
   std::vector<share::Revision> revisions;
   for (const auto& [id, asking] : asking_) {
     if (!asking.who || asking.let_in) continue;
-    const auto plan = plan_for(*generation, *asking.who, asking.place);
+    const auto plan = plan_of(*asking.who, asking.place, asking.share);
     std::visit([&revisions, id = id](const auto& now) { revisions.push_back({id, now}); }, plan);
   }
   if (!revisions.empty()) apply(ledger_.revise(revisions, steady_clock::now()));
@@ -413,13 +421,18 @@ void Controller::standing(Peer peer,
     const auto& who = std::get<identity::Identity>(found.who);
     const auto at = self.places_.find(kept->instance);
     if (at == self.places_.end()) return told(share::instance_gone(kept->instance));
-    const auto plan = plan_for(*self.sources_.policies(), who, at->second);
+    const auto process = share::Process{kept->pid, found.start_ticks};
+    if (self.is_closed_to(at->second, kept->share, process)) {
+      return told(share::share_deleted(kept->share));
+    }
+    const auto plan = self.plan_of(who, at->second, kept->share);
     if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return told(*refusal);
     Standing standing;
     standing.subject = who.subject;
     standing.container = describe(who);
     standing.grant = std::get<share::Plan>(plan).grant;
-    standing.clients = self.ledger_.clients_of(kept->instance + "/" + kept->share, who.container);
+    standing.clients =
+        self.ledger_.clients_of(ledger_name(kept->instance, kept->share), who.container);
     told(standing);
   });
 }

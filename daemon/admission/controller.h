@@ -19,6 +19,7 @@
 #include "admission/desk.h"
 #include "admission/plan.h"
 #include "admission/refusals.h"
+#include "admission/shares.h"
 #include "base/result.h"
 #include "process/child.h"
 #include "process/slow_work.h"
@@ -64,6 +65,14 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void instance_changed(const Place& place, const share::InstanceFacts& facts);
   void instance_removed(const std::string& instance);
   void policies_changed();
+
+  // Shares made on demand. Each change of them is an event, and told to the listener afterwards.
+  const Shares& shares() const { return checkpoint_.state().shares; }
+  share::Share make_share(const ShareWish& wish);
+  // Newcomers are refused from now on, and it ends with its last client: now, where it has none.
+  // Of one that is not there, or closing already, nothing changes.
+  void close_share(std::uint64_t number);
+  void on_share_change(std::function<void()> listener) { shares_changed_ = std::move(listener); }
 
   // A process that a gate has inside since an earlier supervisor: its slot, or an adopted one.
   // None: it has ended.
@@ -115,6 +124,17 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void tell(RequestId id, const Verdict& verdict);
   void say_verdict(const Asking& asking, const Verdict& verdict);
 
+  // What it may have there, by a policy or by a share of its own.
+  [[nodiscard]] std::variant<share::Plan, share::Refusal> plan_of(const identity::Identity& who,
+                                                                  const Place& place,
+                                                                  const std::string& share) const;
+  [[nodiscard]] bool is_closed_to(const Place& place, const std::string& share,
+                                  const share::Process& process) const;
+  void end_closed_shares();
+  void expire_shares();
+  void set_share_alarm();
+  void tell_share_change();
+
   void watch(const share::Slot& slot);
   static boost::asio::awaitable<void> watch_process(std::weak_ptr<Controller> weak,
                                                     boost::asio::any_io_executor executor,
@@ -134,6 +154,9 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   process::SlowWork looking_at_cgroups_;
   boost::asio::steady_timer alarm_;
   boost::asio::steady_timer cgroup_alarm_;
+  boost::asio::steady_timer share_alarm_;
+  std::function<void()> shares_changed_;
+  bool share_change_is_told_ = false;
   bool cgroup_alarm_set_ = false;
   std::optional<share::TimePoint> alarm_at_{};
   std::map<std::string, Place> places_;  // by instance

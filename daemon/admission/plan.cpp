@@ -46,7 +46,28 @@ share::Refusal own_instance(const std::string& subject, const Place& place) {
                                          ", and this is the share of " + printable(place.instance)};
 }
 
+std::optional<share::Refusal> judge_domain(const policy::Policy& policy, const std::string& subject,
+                                           const Place& place) {
+  const bool dedicated = policy.isolation.value == policy::Isolation::dedicated;
+  if (dedicated && place.domain == "shared") return own_instance(subject, place);
+  if (place.domain != (dedicated ? policy::dedicated_domain(subject) : "shared")) {
+    return share::wrong_domain(place.instance, place.domain, subject);
+  }
+  return std::nullopt;
+}
+
 }  // namespace
+
+std::optional<share::Refusal> wrong_instance(const policy::Generation& generation,
+                                             const std::string& subject, const Place& place) {
+  const auto found = policy::find_policy(generation, subject);
+  const auto* policy = std::get_if<const policy::Policy*>(&found);
+  if (policy != nullptr && policy::names(**policy, place.device)) {
+    return judge_domain(**policy, subject, place);
+  }
+  if (place.domain == "shared") return std::nullopt;
+  return share::wrong_domain(place.instance, place.domain, subject);
+}
 
 std::variant<share::Plan, share::Refusal> plan_for(const policy::Generation& generation,
                                                    const identity::Identity& who,
@@ -57,11 +78,7 @@ std::variant<share::Plan, share::Refusal> plan_for(const policy::Generation& gen
     return share::no_policy(none->reason);
   }
   const auto& effective = std::get<Effective>(found);
-  const bool dedicated = effective.policy->isolation.value == policy::Isolation::dedicated;
-  if (dedicated && place.domain == "shared") return own_instance(who.subject, place);
-  if (place.domain != (dedicated ? policy::dedicated_domain(who.subject) : "shared")) {
-    return share::wrong_domain(place.instance, place.domain, who.subject);
-  }
+  if (auto elsewhere = judge_domain(*effective.policy, who.subject, place)) return *elsewhere;
   share::Plan plan;
   plan.quota = effective.policy->quota;
   if (who.labels || !policy::is_for_pods(who.subject)) {

@@ -1,6 +1,7 @@
 // What the policies that are in force grant to one process on one instance, or why nothing. Pure.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -23,6 +24,11 @@ struct Place {
 std::variant<share::Plan, share::Refusal> plan_for(const policy::Generation& generation,
                                                    const identity::Identity& who,
                                                    const Place& place);
+
+// Where the namespace has an instance of its own on that device, or this one is another's; without
+// a policy it is the shared one's.
+std::optional<share::Refusal> wrong_instance(const policy::Generation& generation,
+                                             const std::string& subject, const Place& place);
 
 // "pod web-0, container cuda", "container web", "unit cron.service", "user 1000".
 std::string describe(const identity::Identity& who);

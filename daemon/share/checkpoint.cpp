@@ -86,7 +86,9 @@ struct Encode {
     put_text(json, "instance", share.instance);
     put_text(json, "subject", share.subject);
     put_grant(json, share.grant);
+    json["madeAt"] = share.made_at;
     if (share.expires_at) json["expiresAt"] = *share.expires_at;
+    if (share.closing) json["closing"] = true;
     return {{"share", std::move(json)}};
   }
 
@@ -128,13 +130,11 @@ struct Encode {
 };
 
 Share share_from(const Json& json) {
-  Share share{number_from<std::uint64_t>(json, "number"),
-              text_from(json, "id"),
-              text_from(json, "instance"),
-              text_from(json, "subject"),
-              grant_from(json),
-              std::nullopt};
+  Share share{number_from<std::uint64_t>(json, "number"), text_from(json, "id"),
+              text_from(json, "instance"), text_from(json, "subject"), grant_from(json)};
+  share.made_at = number_from<std::int64_t>(json, "madeAt");
   if (json.contains("expiresAt")) share.expires_at = number_from<std::int64_t>(json, "expiresAt");
+  share.closing = json.value("closing", false);
   return share;
 }
 

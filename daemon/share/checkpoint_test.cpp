@@ -27,7 +27,8 @@ Slot slot(SlotId id, AdmissionId of) {
 State sample() {
   State state;
   state.counters = {8, 5, 12};
-  state.shares[7] = {7, "s7", "gpu0.shared", "team-a", {25, 12288}, 1790000000000};
+  state.shares[7] = {7,           "s7",          "gpu0.shared", "team-a",
+                     {25, 12288}, 1780000000000, 1790000000000, true};
   state.admissions[4] = admission(4);
   state.slots[9] = slot(9, 4);
   state.slots[11] = slot(11, 0);
@@ -58,7 +59,7 @@ TEST_CASE("what is written is what is read") {
 
 TEST_CASE("changes add up, and ids are not used twice") {
   std::string text;
-  text += line(ShareMade{{3, "s3", "gpu0.shared", "", {}, {}}});
+  text += line(ShareMade{{3, "s3", "gpu0.shared"}});
   text += line(AdmissionMade{admission(1)});
   text += line(SlotMade{slot(1, 1)});
   text += line(SlotMade{slot(2, 1)});

@@ -203,7 +203,6 @@ class Ledger {
   Effects instance_changed(const InstanceFacts& facts, TimePoint now);
   // Its slots go on until their processes end.
   Effects instance_removed(const std::string& instance, TimePoint now);
-  Effects share_deleted(const std::string& share, TimePoint now);
   Effects revise(std::span<const Revision> revisions, TimePoint now);
   Effects settings_changed(const LedgerSettings& settings, TimePoint now);
   Effects time_passed(TimePoint now);
@@ -222,8 +221,9 @@ class Ledger {
                                               const Process& process) const;
   // How many slots a container has on a share.
   [[nodiscard]] std::size_t clients_of(std::string_view share, std::string_view container) const;
-  // Living slots through a share, for deleting it.
+  // Living slots through a share.
   [[nodiscard]] std::vector<SlotId> slots_of_share(std::string_view share) const;
+  [[nodiscard]] bool has_slot(std::string_view share, const Process& process) const;
 
  private:
   struct Instance;

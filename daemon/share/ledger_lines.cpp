@@ -188,16 +188,6 @@ Effects Ledger::peer_gone(RequestId request, TimePoint now) {
   return finish();
 }
 
-Effects Ledger::share_deleted(const std::string& share, TimePoint now) {
-  std::vector<Revision> revisions;
-  for (const auto& [id, asking] : waiting_) {
-    if (asking.request.share == share) revisions.push_back({id, share::share_deleted(share)});
-  }
-  std::sort(revisions.begin(), revisions.end(),
-            [](const Revision& a, const Revision& b) { return a.request < b.request; });
-  return revise(revisions, now);
-}
-
 Effects Ledger::revise(std::span<const Revision> revisions, TimePoint now) {
   now_ = now;
   for (const auto& revision : revisions) {

@@ -444,7 +444,11 @@ TEST_CASE("a share is deleted, a policy changes, a container is quarantined") {
   kit.ask(shared);
   kit.ask(with(kit.make(3, "team-b"), {}, Kit::clients(1)));
   kit.ask(4, "team-c");
-  CHECK(kit.lines(kit.ledger.share_deleted("s1", kit.now)) ==
+  CHECK(kit.ledger.has_slot("open", kit.make(1).process));
+  CHECK_FALSE(kit.ledger.has_slot("s1", kit.make(1).process));
+  CHECK_FALSE(kit.ledger.has_slot("s1", kit.make(2).process));
+  const std::vector<Revision> gone = {{2, share_deleted("s1")}};
+  CHECK(kit.lines(kit.ledger.revise(gone, kit.now)) ==
         Lines{"2 refused share_deleted: share s1 was deleted"});
   const std::vector<Revision> revisions = {
       {3, Plan{{25, 512}, {}}}, {4, quarantined("team-c", 3, 60s)}, {99, Plan{}}};

@@ -90,4 +90,13 @@ std::vector<SlotId> Ledger::slots_of_share(std::string_view share) const {
   return ids;
 }
 
+bool Ledger::has_slot(std::string_view share, const Process& process) const {
+  const auto found = slots_of_.find(process);
+  return found != slots_of_.end() &&
+         std::any_of(found->second.begin(), found->second.end(), [&](SlotId id) {
+           const auto* admission = slots_.at(id).admission;
+           return admission != nullptr && admission->admission.share == share;
+         });
+}
+
 }  // namespace mps::share

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/text.h"
+
 namespace mps::share {
 
 namespace {
@@ -65,6 +67,14 @@ struct Apply {
 };
 
 }  // namespace
+
+std::string describe(const Grant& grant) {
+  auto text = std::to_string(grant.active_thread_percentage);
+  text.erase(text.find('.') + 2);
+  if (text.ends_with(".0")) text.erase(text.size() - 2);
+  const auto& memory = grant.pinned_memory_mebibytes;
+  return text + " % of the SMs, " + (memory ? format_mebibytes(*memory) : "no memory limit");
+}
 
 Result<void> State::apply(const Change& change) {
   return std::visit(Apply{*this}, change);

@@ -29,6 +29,8 @@ struct Grant {
   bool operator==(const Grant&) const = default;
 };
 
+std::string describe(const Grant& grant);  // "25 % of the SMs, 12Gi"
+
 // A share made on demand; the open ones need no record.
 struct Share {
   std::uint64_t number = 0;  // never used twice
@@ -36,7 +38,9 @@ struct Share {
   std::string instance{};
   std::string subject{};  // whose it is; empty: anybody's
   Grant grant{};
-  std::optional<std::int64_t> expires_at{};  // Unix time, ms
+  std::int64_t made_at = 0;                  // Unix time, ms
+  std::optional<std::int64_t> expires_at{};  // likewise
+  bool closing = false;                      // no newcomers: it ends with its last client
   bool operator==(const Share&) const = default;
 };
 
@@ -75,7 +79,7 @@ struct Counters {
 
 struct ShareMade {
   Share share;
-};
+};  // or changed, where there is one of that number
 struct ShareEnded {
   std::uint64_t number = 0;
 };
