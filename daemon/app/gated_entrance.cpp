@@ -1,6 +1,7 @@
 #include "app/gated_entrance.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -19,7 +20,7 @@ namespace {
 constexpr std::chrono::milliseconds k_again{50};
 // For a daemon that is busy: it takes one at a time.
 constexpr std::chrono::milliseconds k_least_patience{10000};
-const char* const k_share = "open";
+const char* const k_open = "open";
 
 // No client says this: whoever has a gate with it is refused, in the daemon's own words.
 gate::Opening nobody(gate::Opening opening) {
@@ -43,10 +44,16 @@ GatedEntrance::GatedEntrance(const boost::asio::any_io_executor& executor,
       controller_(std::move(controller)),
       server_(std::move(server)),
       say_(std::move(say)),
-      socket_{settings_.layout.open_pipe, settings_.layout.private_ / "open.socket"},
-      admission_socket_{settings_.layout.open, settings_.layout.private_ / "open.admission",
-                        "admission.sock"},
-      again_(executor) {}
+      again_(executor) {
+  shares_.emplace(k_open, sockets_of(k_open, settings_.layout.open));
+}
+
+GatedEntrance::Sockets GatedEntrance::sockets_of(const std::string& share,
+                                                 const std::filesystem::path& folder) const {
+  const auto& keep = settings_.layout.private_;
+  return {{folder / "pipe", keep / (share + ".socket")},
+          {folder, keep / (share + ".admission"), "admission.sock"}};
+}
 
 void GatedEntrance::start() {
   link_ = std::make_shared<gate::Link>(
@@ -61,18 +68,53 @@ void GatedEntrance::start() {
   }
   if (opening_) link_->set_up(opening_->greeting, opening_->messages);
   link_->start();
-  open_admission_socket();
+  for (auto& [share, sockets] : shares_) open_admission_socket(share, sockets);
 }
 
 // Made anew by each supervisor: while there is none, whoever asks finds nobody, and tries again.
-void GatedEntrance::open_admission_socket() {
-  auto socket = gate::listen_in(admission_socket_);
-  auto added = socket ? server_->add_listener(settings_.place.instance, k_share, std::move(*socket))
+void GatedEntrance::open_admission_socket(const std::string& share, Sockets& sockets) {
+  auto socket = gate::listen_in(sockets.admission);
+  auto added = socket ? server_->add_listener(settings_.place.instance, share, std::move(*socket))
                       : Result<void>(socket.error());
-  if (!added) {
+  sockets.answers = added.has_value();
+  if (!added && refusals_.count("admission.sock of " + share, steady_clock::now())) {
     say_("admission_socket_failed", settings_.place.instance,
          "programs cannot ask at admission.sock: " + added.error().message);
   }
+}
+
+void GatedEntrance::close_admission_socket(const std::string& share, Sockets& sockets) {
+  if (std::exchange(sockets.answers, false)) {
+    server_->remove_listener(settings_.place.instance, share);
+  }
+}
+
+Result<void> GatedEntrance::add_share(const std::string& id, bool fresh) {
+  if (left_ || shares_.contains(id)) return {};
+  if (auto made = settings_.layout.make_share(id); !made) return made;
+  auto sockets = sockets_of(id, settings_.layout.shares / id);
+  if (fresh && link_) {
+    // Now, and not when the gate stands: whoever comes before that is to wait.
+    auto socket = gate::listen_in(sockets.control);
+    if (!socket) return socket.error();
+    link_->listen(id, std::move(*socket));
+  }
+  auto& kept = shares_.emplace(id, std::move(sockets)).first->second;
+  if (!link_) return {};
+  open_admission_socket(id, kept);
+  auto listening = keep_listening(id, kept);
+  return listening ? Result<void>() : listening.error();
+}
+
+void GatedEntrance::drop_share(const std::string& id) {
+  const auto share = shares_.find(id);
+  if (share == shares_.end()) return;
+  close_admission_socket(id, share->second);
+  if (link_) link_->unlisten(id);
+  for (const auto& place : {share->second.control, share->second.admission}) {
+    ::unlink(place.keep.c_str());
+  }
+  shares_.erase(share);
 }
 
 void GatedEntrance::set_opening(const gate::Opening& opening) {
@@ -87,7 +129,9 @@ void GatedEntrance::leave() {
 }
 
 void GatedEntrance::give_way() {
-  if (!left_) server_->remove_listener(settings_.place.instance, k_share);
+  if (!left_) {
+    for (auto& [share, sockets] : shares_) close_admission_socket(share, sockets);
+  }
   leave();
 }
 
@@ -160,20 +204,33 @@ void GatedEntrance::serve() {
 }
 
 // The socket that is there, or a new one where somebody took it away.
-Result<bool> GatedEntrance::keep_listening() {
+Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& sockets) {
   if (!listed_) return false;  // a gate that is found has it already
-  const bool was_there = link_->listens(k_share);
-  if (was_there && gate::is_in_place(socket_)) return false;
-  auto socket = gate::listen_in(socket_);
-  if (!socket) return socket.error();
-  // With it they may have taken the other one.
-  if (was_there && !gate::is_in_place(admission_socket_)) {
-    server_->remove_listener(settings_.place.instance, k_share);
-    open_admission_socket();
+  // They may have taken one or both.
+  if (!sockets.answers || !gate::is_in_place(sockets.admission)) {
+    close_admission_socket(share, sockets);
+    open_admission_socket(share, sockets);
   }
-  if (was_there) link_->unlisten(k_share);
-  link_->listen(k_share, std::move(*socket));
+  const bool was_there = link_->listens(share);
+  if (was_there && gate::is_in_place(sockets.control)) return false;
+  auto socket = gate::listen_in(sockets.control);
+  if (!socket) return socket.error();
+  if (was_there) link_->unlisten(share);
+  link_->listen(share, std::move(*socket));
   return was_there;
+}
+
+// One that fails keeps nobody from the others.
+Result<bool> GatedEntrance::keep_listening() {
+  bool mended = false;
+  std::optional<Error> trouble;
+  for (auto& [share, sockets] : shares_) {
+    const auto kept = keep_listening(share, sockets);
+    if (!kept && !trouble) trouble = kept.error();
+    mended = mended || (kept && *kept);
+  }
+  if (trouble) return *trouble;
+  return mended;
 }
 
 Result<bool> GatedEntrance::open(const std::filesystem::path& /*control*/) {

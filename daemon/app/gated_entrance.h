@@ -52,6 +52,15 @@ class GatedEntrance final : public instance::Entrance,
   void instance_is(instance::State state, const std::string& why);
   // The device as it is now.
   void device_is(const policy::DeviceFacts& device);
+  // A share made on demand, in its folder, which is made where it is not there. `fresh`: nobody has
+  // listened there before, not even a gate of an earlier supervisor. A share that is gone stays
+  // here too, so that who has its folder mounted is refused.
+  Result<void> add_share(const std::string& id, bool fresh);
+  // Nobody has its folder mounted any more.
+  void drop_share(const std::string& id);
+  [[nodiscard]] const std::string& instance() const { return settings_.place.instance; }
+  [[nodiscard]] const instance::Layout& layout() const { return settings_.layout; }
+
   // The gate goes on: it holds newcomers until the next supervisor comes.
   void leave();
   // Another one of this instance takes over now, and finds the gate.
@@ -90,8 +99,17 @@ class GatedEntrance final : public instance::Entrance,
   void forget(std::uint64_t peer);
   void tell_desk();
   [[nodiscard]] share::Door door() const;
+  struct Sockets {  // of a share
+    gate::SharePlace control;
+    gate::SharePlace admission;
+    bool answers = false;  // at admission.sock
+  };
+  [[nodiscard]] Sockets sockets_of(const std::string& share,
+                                   const std::filesystem::path& folder) const;
   Result<bool> keep_listening();
-  void open_admission_socket();
+  Result<bool> keep_listening(const std::string& share, Sockets& sockets);
+  void open_admission_socket(const std::string& share, Sockets& sockets);
+  void close_admission_socket(const std::string& share, Sockets& sockets);
   void serve();
   void try_again_soon();
   void let_in_again();
@@ -102,8 +120,7 @@ class GatedEntrance final : public instance::Entrance,
   std::shared_ptr<admission::AdmissionServer> server_;
   Say say_;
   std::shared_ptr<gate::Link> link_;
-  gate::SharePlace socket_;
-  gate::SharePlace admission_socket_;
+  std::map<std::string, Sockets> shares_;
   boost::asio::steady_timer again_;
   bool again_soon_ = false;
   std::map<std::uint64_t, Guest> guests_;

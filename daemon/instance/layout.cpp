@@ -54,6 +54,7 @@ Layout::Layout(const fs::path& run_dir, const std::string& id)
       private_(root / "private"),
       open(root / "open"),
       open_pipe(open / "pipe"),
+      shares(root / "shares"),
       log(private_ / "mps.log"),
       control(pipe / "control") {}
 
@@ -65,6 +66,13 @@ Result<void> Layout::make() const {
   for (const auto& [path, mode] : std::array<Wanted, 5>{
            {{&root, 0755}, {&pipe, 0711}, {&private_, 0700}, {&open, 0755}, {&open_pipe, 0755}}}) {
     if (auto made = make_directory(*path, mode); !made) return made;
+  }
+  return {};
+}
+
+Result<void> Layout::make_share(const std::string& id) const {
+  for (const auto& path : {shares, shares / id, shares / id / "pipe"}) {
+    if (auto made = make_directory(path, 0755); !made) return made;
   }
   return {};
 }

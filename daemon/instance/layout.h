@@ -19,11 +19,15 @@ struct Layout {
   std::filesystem::path private_;   // 0700: the daemon's output
   std::filesystem::path open;       // what a container may mount, 0755
   std::filesystem::path open_pipe;  // CUDA_MPS_PIPE_DIRECTORY of those inside
+  std::filesystem::path shares;     // 0755: one folder for each share made on demand
   std::filesystem::path log;        // <private>/mps.log
   std::filesystem::path control;    // <pipe>/control
 
   // Makes what is missing, and puts modes right. An Error says which directory and why.
   [[nodiscard]] Result<void> make() const;
+
+  // The same for one share made on demand: its folder in `shares`, like `open`.
+  [[nodiscard]] Result<void> make_share(const std::string& id) const;
 
   // Removes what a dead daemon left in its pipe directory, and makes `control_lock` anew, owned by
   // us with mode 0600. The daemon would make it 0666, where any local process could wait for it
