@@ -68,7 +68,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
 
   // Shares made on demand. Each change of them is an event, and told to the listener afterwards.
   const Shares& shares() const { return checkpoint_.state().shares; }
-  share::Share make_share(const ShareWish& wish);
+  // `at_least`: its number, where lower ones are known to have been used.
+  share::Share make_share(const ShareWish& wish, std::uint64_t at_least = 0);
   // Newcomers are refused from now on, and it ends with its last client: now, where it has none.
   // Of one that is not there, or closing already, nothing changes.
   void close_share(std::uint64_t number);

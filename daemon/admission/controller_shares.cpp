@@ -1,4 +1,5 @@
 // Shares made on demand.
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <utility>
 
@@ -44,8 +45,9 @@ bool Controller::is_closed_to(const Place& place, const std::string& share,
   return made->closing && !ledger_.has_slot(ledger_name(place.instance, share), process);
 }
 
-share::Share Controller::make_share(const ShareWish& wish) {
-  auto made = admission::make_share(checkpoint_.state().counters.share, wish, now());
+share::Share Controller::make_share(const ShareWish& wish, std::uint64_t at_least) {
+  const auto number = std::max(checkpoint_.state().counters.share, at_least);
+  auto made = admission::make_share(number, wish, now());
   apply({.changes = {share::ShareMade{made}}});
   sources_.say("share_created", made.instance, describe(made));
   set_share_alarm();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/admissions.h"
+#include "api/shares.h"
 #include "base/result.h"
 #include "device/device.h"
 #include "instance/snapshot.h"
@@ -57,6 +58,13 @@ class Agent {
   virtual VerbResult undrain(const std::string& instance) = 0;
   // Refused while clients run unless `force`.
   virtual VerbResult restart(const std::string& instance, bool force) = 0;
+
+  // The open share of each instance, and those made on demand.
+  [[nodiscard]] virtual std::vector<ShareView> shares() const = 0;
+  using ShareResult = boost::system::result<ShareView, VerbError>;
+  virtual ShareResult create_share(const ShareOrder& order) = 0;
+  // Refused while it has clients unless `drain`: then it ends with the last of them.
+  virtual VerbResult delete_share(const std::string& id, bool drain) = 0;
 };
 
 [[noreturn]] inline void throw_exception_from_error(const VerbError& error,

@@ -89,8 +89,8 @@ Reply verb_failed(const VerbError& error) {
 }  // namespace
 
 struct Api::Table {
-  static const std::array<Route<Api>, 15>& routes() {
-    static const std::array<Route<Api>, 15> table{{
+  static const std::array<Route<Api>, 19>& routes() {
+    static const std::array<Route<Api>, 19> table{{
         {{"GET", "/v1/status", {}}, &Api::status},
         {{"GET", "/v1/devices", {}}, &Api::devices},
         {{"GET", "/v1/instances", {}}, &Api::instances},
@@ -99,6 +99,10 @@ struct Api::Table {
         {{"GET", "/v1/admissions", {"namespace"}}, &Api::admissions},
         {{"GET", "/v1/admissions/waiting", {"namespace"}}, &Api::waiting},
         {{"GET", "/v1/admissions/use", {}}, &Api::use},
+        {{"GET", "/v1/shares", {"instance"}}, &Api::shares},
+        {{"GET", "/v1/shares/{id}", {}}, &Api::share},
+        {{"POST", "/v1/shares", {}}, &Api::create_share},
+        {{"DELETE", "/v1/shares/{id}", {"drain"}}, &Api::delete_share},
         {{"GET", "/v1/events", {"since", "kind", "instance", "limit", "follow"}}, &Api::events},
         {{"GET", "/v1/policies", {}}, &Api::policies},
         {{"GET", "/v1/policies/{id}", {}}, &Api::policy},
@@ -183,6 +187,31 @@ Answer Api::waiting(const Request& request, const std::string&) {
 
 Answer Api::use(const Request&, const std::string&) {
   return json_reply(use_to_json(agent_.admissions()));
+}
+
+Answer Api::shares(const Request& request, const std::string&) {
+  const auto wanted = request.parameter("instance");
+  auto list = json::array();
+  for (const auto& view : agent_.shares()) {
+    if (!wanted || *wanted == view.share.instance) list.push_back(to_json(view));
+  }
+  return json_reply(list);
+}
+
+Reply Api::no_share(const std::string& id) const {
+  const auto all = agent_.shares();
+  std::vector<std::string_view> names;
+  for (const auto& view : all) {
+    if (!view.is_open_share) names.emplace_back(view.share.id);
+  }
+  return error_reply(404, "not_found", "no share \"" + printable(id, 64) + "\"" + meant(id, names));
+}
+
+Answer Api::share(const Request&, const std::string& id) {
+  for (const auto& view : agent_.shares()) {
+    if (!view.is_open_share && view.share.id == id) return json_reply(to_json(view));
+  }
+  return no_share(id);
 }
 
 Answer Api::events(const Request& request, const std::string&) {
@@ -299,6 +328,33 @@ Answer Api::restart(const Request& request, const std::string& id) {
     return agent.restart(instance, force);
   };
   return carry_out(request, id, "restart", verb, true);
+}
+
+Answer Api::create_share(const Request& request, const std::string&) {
+  if (!may(request.peer)) {
+    return error_reply(403, "forbidden", "only root and operators may create a share");
+  }
+  const auto order = order_from(request.body);
+  if (!order) return bad_request(order.error().message);
+  spdlog::info("a share of device {} asked for by pid {} of uid {}", printable(order->device),
+               request.peer->pid, request.peer->uid);
+  const auto made = agent_.create_share(*order);
+  if (!made) return verb_failed(made.error());
+  return json_reply(to_json(*made), 201);
+}
+
+Answer Api::delete_share(const Request& request, const std::string& id) {
+  if (!may(request.peer)) {
+    return error_reply(403, "forbidden", "only root and operators may delete a share");
+  }
+  const auto drain = flag_parameter(request, "drain");
+  if (const auto* bad = std::get_if<Reply>(&drain)) return *bad;
+  spdlog::info("end of share {} asked for by pid {} of uid {}", printable(id, 64),
+               request.peer->pid, request.peer->uid);
+  const auto done = agent_.delete_share(id, std::get<bool>(drain));
+  if (!done && done.error().kind == VerbError::Kind::not_found) return no_share(id);
+  if (!done) return verb_failed(done.error());
+  return json_reply({{"share", id}, {"message", *done}}, 202);
 }
 
 }  // namespace mps::api

@@ -33,6 +33,10 @@ class Api {
   Answer admissions(const Request& request, const std::string& id);
   Answer waiting(const Request& request, const std::string& id);
   Answer use(const Request& request, const std::string& id);
+  Answer shares(const Request& request, const std::string& id);
+  Answer share(const Request& request, const std::string& id);
+  Answer create_share(const Request& request, const std::string& id);
+  Answer delete_share(const Request& request, const std::string& id);
   Answer events(const Request& request, const std::string& id);
   Answer policies(const Request& request, const std::string& id);
   Answer policy(const Request& request, const std::string& id);
@@ -43,6 +47,7 @@ class Api {
 
   Answer carry_out(const Request& request, const std::string& id, const char* name, Verb verb,
                    bool takes_force);
+  [[nodiscard]] Reply no_share(const std::string& id) const;
   [[nodiscard]] Reply no_instance(const std::string& id,
                                   const std::vector<instance::Snapshot>& all) const;
   [[nodiscard]] bool may(const std::optional<Peer>& peer) const;

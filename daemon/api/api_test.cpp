@@ -303,6 +303,45 @@ TEST_CASE_FIXTURE(Fixture, "verbs reach the agent") {
   CHECK(reply("POST", "/v1/instances/gpu0.shared:drain").status == 404);
 }
 
+TEST_CASE_FIXTURE(Fixture, "shares are listed, made and ended") {
+  ShareView view;
+  view.share = {0, "open", "gpu0.shared"};
+  view.is_open_share = true;
+  agent.shares_.push_back(view);
+  view.share = {7, "s7", "gpu1.shared"};
+  view.is_open_share = false;
+  agent.shares_.push_back(view);
+  const auto count = [this](const char* target) {
+    return nlohmann::json::parse(reply("GET", target).body).size();
+  };
+  CHECK(count("/v1/shares") == 2);
+  CHECK(count("/v1/shares?instance=gpu1.shared") == 1);
+  CHECK(nlohmann::json::parse(reply("GET", "/v1/shares/s7").body)["id"] == "s7");
+  CHECK(reply("GET", "/v1/shares/open").body == error("not_found", "no share \"open\""));
+  CHECK(reply("GET", "/v1/shares/s77").body ==
+        error("not_found", R"(no share "s77"; did you mean "s7"?)"));
+  const auto made = reply("POST", "/v1/shares", R"({"device": 0, "namespace": "team-a"})");
+  CHECK(made.status == 201);
+  CHECK(nlohmann::json::parse(made.body)["namespace"] == "team-a");
+  CHECK(reply("POST", "/v1/shares", "{}").body == error("bad_request", "device: is missing"));
+  CHECK(reply("DELETE", "/v1/shares/s7").body ==
+        R"({"message":"delete s7: accepted","share":"s7"})");
+  CHECK(reply("DELETE", "/v1/shares/s7?drain=1").status == 202);
+  CHECK(reply("DELETE", "/v1/shares/s7?drain=yes").body ==
+        error("bad_request", "parameter drain must be 0 or 1: \"yes\""));
+  CHECK(agent.calls_ == std::vector<std::string>{"delete s7", "delete s7 drain"});
+  agent.refusal_ = VerbError{VerbError::Kind::not_found, "gone"};
+  CHECK(reply("DELETE", "/v1/shares/s9").body ==
+        error("not_found", R"(no share "s9"; did you mean "s7"?)"));
+  agent.refusal_ = VerbError{VerbError::Kind::conflict, "share s7 has 1 client"};
+  CHECK(reply("DELETE", "/v1/shares/s7").status == 409);
+  CHECK(reply("POST", "/v1/shares", R"({"device": 0})").status == 409);
+  CHECK(reply("POST", "/v1/shares", "{}", Peer{9, 4000000, 7, {8}}).body ==
+        error("forbidden", "only root and operators may create a share"));
+  CHECK(reply("DELETE", "/v1/shares/s7", "", Peer{9, 4000000, 7, {8}}).body ==
+        error("forbidden", "only root and operators may delete a share"));
+}
+
 TEST_CASE_FIXTURE(Fixture, "only root, ourselves and operators use verbs") {
   const auto status = [this](std::optional<Peer> peer) {
     return reply("POST", "/v1/instances/gpu0.shared:drain", "", std::move(peer)).status;

@@ -83,7 +83,7 @@ json notes_for(const Generation& generation, const Question& question, const Eff
   note_below_ceiling(notes, limits, ceiling);
   const auto& quota = policy.quota;
   if (quota.clients || quota.active_thread_percentage || quota.pinned_memory_mebibytes) {
-    notes.push_back("the quota is not enforced by this version");
+    notes.push_back("the quota counts where the instance has a gate");
   }
   if (!question.labels.empty() && !policy::is_for_pods(question.subject)) {
     notes.push_back("labels do not count here: only pods have them");

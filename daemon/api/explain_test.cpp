@@ -58,7 +58,7 @@ TEST_CASE("every value has its place, and what is below the ceiling is said") {
     "quota": {"clients": 2, "activeThreadPercentage": null, "pinnedDeviceMemoryMiB": null},
     "notes": ["activeThreadPercentage is below the ceiling: it holds only where the client's own environment sets it",
               "pinnedDeviceMemory is below the ceiling: it holds only where the client's own environment sets it",
-              "the quota is not enforced by this version"]})j"));
+              "the quota counts where the instance has a gate"]})j"));
   CHECK(answer["devices"][1] == json::parse(R"({
     "device": "gpu1-mig3", "uuid": "MIG-1b", "admitted": false,
     "reason": "the policy for \"team-a\", a.yaml:4:14, does not name gpu1-mig3",

@@ -102,6 +102,19 @@ class FakeAgent : public Agent {
     return verb("restart " + instance + (force ? " force" : ""));
   }
 
+  [[nodiscard]] std::vector<ShareView> shares() const override { return shares_; }
+  ShareResult create_share(const ShareOrder& order) override {
+    if (refusal_) return *refusal_;
+    ShareView made;
+    made.share = {8, "s8", "gpu0.shared", order.subject, order.grant};
+    made.device = "device " + order.device;
+    made.directory = "/run/mps/gpu0.shared/shares/s8";
+    return made;
+  }
+  VerbResult delete_share(const std::string& id, bool drain) override {
+    return verb("delete " + id + (drain ? " drain" : ""));
+  }
+
   VerbResult verb(std::string call) {
     calls_.push_back(call);
     if (broken_) throw std::runtime_error("broken");
@@ -117,6 +130,7 @@ class FakeAgent : public Agent {
                          "/etc/mps-supervisor/policies", ""};
   std::vector<instance::Snapshot> instances_{sample_instance()};
   AdmissionStatus admissions_;
+  std::vector<ShareView> shares_;
   std::vector<std::string> calls_;
   std::optional<VerbError> refusal_;
   bool broken_ = false;

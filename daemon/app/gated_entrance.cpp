@@ -206,6 +206,8 @@ void GatedEntrance::serve() {
 // The socket that is there, or a new one where somebody took it away.
 Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& sockets) {
   if (!listed_) return false;  // a gate that is found has it already
+  std::error_code ignored;
+  if (!std::filesystem::exists(sockets.control.directory, ignored)) return false;  // put aside
   // They may have taken one or both.
   if (!sockets.answers || !gate::is_in_place(sockets.admission)) {
     close_admission_socket(share, sockets);

@@ -109,6 +109,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
 Supervisor::~Supervisor() {
   policies_->close();
   fleet_.close();
+  if (share_keeper_) share_keeper_->close();
   if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
 }
@@ -149,7 +150,13 @@ asio::awaitable<void> Supervisor::run() {
     settle_instances();
     if (desk_) desk_->policies_changed();
   });
-  if (desk_) co_spawn(io_, learn_opening(), asio::detached);
+  if (desk_) {
+    co_spawn(io_, learn_opening(), asio::detached);
+    desk_->on_share_change([this] {
+      settle_instances();
+      share_keeper_->look_soon();
+    });
+  }
   fleet_.on_change([this] { change_.cancel(); });
   settle_instances();
   co_spawn(io_, watch_devices(), asio::detached);
@@ -176,7 +183,8 @@ bool Supervisor::inventory_is_sure() const {
 
 void Supervisor::settle_instances() {
   if (ending_) return;
-  fleet_.reconcile(wanted_instances(inventory_, *policies_->reading().generation, settings_.limits),
+  fleet_.reconcile(wanted_instances(inventory_, *policies_->reading().generation, settings_.limits,
+                                    desk_ ? desk_->shares() : admission::Shares()),
                    inventory_is_sure());
 }
 
@@ -350,6 +358,7 @@ asio::awaitable<void> Supervisor::end() {
       gate->leave();
     }
   }
+  if (share_keeper_) share_keeper_->close();
   if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
   server_->stop();

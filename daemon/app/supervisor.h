@@ -24,6 +24,7 @@
 #include "app/policy_keeper.h"
 #include "app/programs.h"
 #include "app/settings.h"
+#include "app/share_keeper.h"
 #include "base/unique_fd.h"
 #include "device/compute_mode_ledger.h"
 #include "device/source.h"
@@ -56,6 +57,9 @@ class Supervisor : public api::Agent {
   VerbResult drain(const std::string& instance) override;
   VerbResult undrain(const std::string& instance) override;
   VerbResult restart(const std::string& instance, bool force) override;
+  [[nodiscard]] std::vector<api::ShareView> shares() const override;
+  ShareResult create_share(const api::ShareOrder& order) override;
+  VerbResult delete_share(const std::string& id, bool drain) override;
 
  private:
   Supervisor(boost::asio::io_context& io, Settings settings, Programs programs,
@@ -105,6 +109,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<PolicyKeeper> policies_;
   std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
   std::shared_ptr<admission::AdmissionServer> admission_server_;
+  std::shared_ptr<ShareKeeper> share_keeper_;  // likewise
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;
   std::vector<std::weak_ptr<GatedEntrance>> gates_;

@@ -48,6 +48,15 @@ Result<void> Supervisor::open_desk() {
   if (!opened) return opened.error();
   desk_ = std::move(*opened);
   admission_server_ = std::make_shared<admission::AdmissionServer>(io_.get_executor(), *desk_);
+  ShareKeeper::Settings keeper;
+  keeper.mounted = [base = settings_.run_dir](const std::vector<std::filesystem::path>& folders) {
+    return process::who_is_mounted(base, folders);
+  };
+  share_keeper_ = std::make_shared<ShareKeeper>(
+      io_.get_executor(), std::move(keeper), desk_,
+      [this](const std::string& kind, const std::string& instance, const std::string& message) {
+        say_of(kind, instance, message);
+      });
   return admission_server_->start();
 }
 
@@ -71,6 +80,7 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
         say_of(kind, instance, message);
       });
   if (opening_) gate->set_opening(*opening_);
+  share_keeper_->attach(gate);
   std::erase_if(gates_, [](const auto& weak) { return weak.expired(); });
   gates_.push_back(gate);
   return gate;

@@ -63,6 +63,21 @@ WantedInstance wanted(const device::Device& device, const std::string& domain,
   return instance;
 }
 
+void raise(WantedInstance& instance, const share::Share& share) {
+  auto& limits = instance.limits;
+  const auto& grant = share.grant;
+  if (grant.active_thread_percentage > limits.active_thread_percentage) {
+    limits.active_thread_percentage = grant.active_thread_percentage;
+    instance.percentage_from = "share " + share.id;
+  }
+  if (!limits.pinned_memory_mebibytes) return;
+  if (!grant.pinned_memory_mebibytes ||
+      *grant.pinned_memory_mebibytes > *limits.pinned_memory_mebibytes) {
+    limits.pinned_memory_mebibytes = grant.pinned_memory_mebibytes;
+    instance.memory_from = "share " + share.id;
+  }
+}
+
 }  // namespace
 
 std::vector<policy::DeviceFacts> device_facts(const device::Inventory& inventory, bool exclusive) {
@@ -81,7 +96,8 @@ std::vector<policy::DeviceFacts> device_facts(const device::Inventory& inventory
 
 std::vector<WantedInstance> wanted_instances(const device::Inventory& inventory,
                                              const policy::Generation& policies,
-                                             const instance::Limits& otherwise) {
+                                             const instance::Limits& otherwise,
+                                             const admission::Shares& shares) {
   std::vector<WantedInstance> list;
   for (const auto& device : inventory.devices) {
     if (!device.not_capable.empty()) continue;
@@ -95,6 +111,11 @@ std::vector<WantedInstance> wanted_instances(const device::Inventory& inventory,
     for (const auto* policy : policy::dedicated_on(policies, facts)) {
       list.push_back(wanted(device, policy::dedicated_domain(policy->subject),
                             policy::dedicated_ceiling(*policy)));
+    }
+  }
+  for (auto& instance : list) {
+    for (const auto& [number, share] : shares) {
+      if (share.instance == instance.id) raise(instance, share);
     }
   }
   return list;

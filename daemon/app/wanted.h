@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "admission/shares.h"
 #include "device/device.h"
 #include "instance/snapshot.h"
 #include "policy/generation.h"
@@ -26,9 +27,11 @@ struct WantedInstance {
 // are meant to be in the exclusive compute mode, whatever they are in now.
 std::vector<policy::DeviceFacts> device_facts(const device::Inventory& inventory, bool exclusive);
 
-// `otherwise`: the limits of a shared instance whose device no policy names.
+// `otherwise`: the limits of a shared instance whose device no policy names. A share may have more
+// than the policies grant: then that is what its instance must be able to give.
 std::vector<WantedInstance> wanted_instances(const device::Inventory& inventory,
                                              const policy::Generation& policies,
-                                             const instance::Limits& otherwise);
+                                             const instance::Limits& otherwise,
+                                             const admission::Shares& shares = {});
 
 }  // namespace mps::app

@@ -135,3 +135,23 @@ TEST_CASE("exclusive is a device that is, or is meant to be; never a MIG device"
   CHECK(meant[0].exclusive);
   CHECK_FALSE(meant[2].exclusive);
 }
+
+TEST_CASE("a share raises what its instance may give, and says so") {
+  const device::Inventory inventory{{gpu(0), gpu(1)}, "", ""};
+  instance::Limits otherwise{25, 1024, 0};
+  admission::Shares shares;
+  shares[1] = {1, "s1", "gpu0.shared", "", {50, 512}};
+  shares[2] = {2, "s2", "gpu0.shared", "", {40, 2048}};
+  shares[3] = {3, "s3", "gpu7.shared", "", {100, {}}};
+  auto wanted = wanted_instances(inventory, {}, otherwise, shares);
+  REQUIRE(wanted.size() == 2);
+  CHECK(wanted[0].limits == instance::Limits{50, 2048, 0});
+  CHECK(wanted[0].percentage_from == "share s1");
+  CHECK(wanted[0].memory_from == "share s2");
+  CHECK(wanted[1].limits == otherwise);
+  CHECK(wanted[1].memory_from == "the settings (limits)");
+  shares[4] = {4, "s4", "gpu1.shared", "", {10, {}}};
+  wanted = wanted_instances(inventory, {}, otherwise, shares);
+  CHECK(wanted[1].limits == instance::Limits{25, std::nullopt, 0});
+  CHECK(wanted[1].memory_from == "share s4");
+}

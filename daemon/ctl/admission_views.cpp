@@ -24,13 +24,6 @@ std::string numbers(const json& list) {
   return line;
 }
 
-// "58s" until then; "0s" where it has passed.
-std::string time_left(const json& time, SystemTime now) {
-  const auto until = time.is_string() ? parse_time(time.get<std::string>()) : std::nullopt;
-  if (!until) return "-";
-  return age(format_time(now), std::max(now, *until));
-}
-
 // "3 of 4"
 std::string of_limit(const std::string& used, const std::string& limit) {
   return used.empty() || limit.empty() ? used : used + " of " + limit;

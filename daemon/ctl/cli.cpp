@@ -9,6 +9,7 @@
 #include "ctl/commands.h"
 #include "ctl/completion.h"
 #include "ctl/policy_commands.h"
+#include "ctl/share_commands.h"
 
 namespace mps::ctl {
 
@@ -25,6 +26,7 @@ struct CommandLine {
                     std::function<int(const Console&)> what, CLI::App* of = nullptr);
   void add_reading();
   void add_admissions();
+  void add_shares();
   void add_events();
   void add_verb(const std::string& name, const std::string& description, bool takes_force);
   void add_policy();
@@ -39,6 +41,7 @@ struct CommandLine {
   Format format = Format::table;
   ClientsOptions clients;
   AdmissionsOptions admissions;
+  ShareOptions shares;
   EventsOptions events;
   CheckOptions check;
   ExplainOptions explain;
@@ -72,6 +75,7 @@ CommandLine::CommandLine(std::ostream& out_in, std::ostream& err_in) : out(out_i
       "The socket may also be given as MPS_SUPERVISOR_SOCKET.");
   add_reading();
   add_admissions();
+  add_shares();
   add_events();
   add_verb("drain", "Let no newcomers in; running clients may finish", false);
   add_verb("undrain", "Take a drain back", false);
@@ -162,6 +166,37 @@ void CommandLine::add_admissions() {
       ->excludes(subject);
 }
 
+void CommandLine::add_shares() {
+  auto* group = command("shares", "What containers may mount, each with its limits", {});
+  group->require_subcommand(0, 1);
+  group->add_option("--instance", shares.instance, "Only those of this instance")->type_name("ID");
+  // Called behind that of a subcommand too.
+  group->callback([this, group] {
+    if (!group->get_subcommands().empty()) return;
+    action = [this](const Console& to) { return list_shares(to, shares); };
+  });
+  auto* sub = command(
+      "create", "Make a share with limits of its own",
+      [this](const Console& to) { return create_share(to, shares); }, group);
+  sub->add_option("--device", shares.device, "Its UUID, index or name, such as gpu0")
+      ->required()
+      ->type_name("DEVICE");
+  sub->add_option("--threads", shares.threads, "Of the SMs, for each client; 100 without it")
+      ->type_name("PERCENT");
+  sub->add_option("--memory", shares.memory, "Of the device, for each client; no limit without it")
+      ->type_name("QUANTITY");
+  sub->add_option("--namespace", shares.subject, "Whose it is; else whoever has it mounted")
+      ->check(checked_by(api::parse_subject))
+      ->type_name("NAMESPACE");
+  sub->add_option("--ttl", shares.ttl, "How long newcomers may come in, such as 8h")
+      ->type_name("DURATION");
+  sub = command(
+      "delete", "End a share; refused while it has clients",
+      [this](const Console& to) { return delete_share(to, shares); }, group);
+  sub->add_option("share", shares.id, "Its id, such as s1")->required()->type_name("SHARE");
+  sub->add_flag("--drain", shares.drain, "Let its clients finish, and no newcomers in");
+}
+
 void CommandLine::add_events() {
   auto* sub = command("events", "What happened, each event once",
                       [this](const Console& to) { return show_events(to, events); });
@@ -207,6 +242,7 @@ CommandInfo info_of(const CLI::App& sub, const std::string& parent) {
     if (!option->get_positional()) continue;
     if (option->get_name() == "instance") info.argument = Argument::instance;
     if (option->get_name() == "namespace") info.argument = Argument::policy;
+    if (option->get_name() == "share") info.argument = Argument::share;
     if (option->get_name() == "path") info.argument = Argument::file;
     if (option->get_name() == "shell") info.argument = Argument::shell;
   }

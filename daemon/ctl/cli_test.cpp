@@ -220,6 +220,48 @@ TEST_CASE_FIXTURE(Fixture, "admissions of a namespace, who waits, and what it co
         "mps-ctl: --waiting excludes --use\nRun mps-ctl --help for usage.\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "shares") {
+  reactor.run([this] {
+    mps::api::ShareView view;
+    view.share = {0, "open", "gpu0.shared"};
+    view.is_open_share = true;
+    view.clients = 3;
+    view.device = "GPU-0a";
+    view.directory = "/run/mps/gpu0.shared/open";
+    agent.shares_.push_back(view);
+    view.share = {7, "s7", "gpu1.shared", "team-a", {25, 12288}, 0, 1000, true};
+    view.is_open_share = false;
+    agent.shares_.push_back(view);
+  });
+  const std::string head = "SHARE  INSTANCE     NAMESPACE  LIMITS     CLIENTS  STATE    LEFT\n";
+  const std::string open = "open   gpu0.shared  -          by policy  3        open     -\n";
+  CHECK(ctl({"shares"}).out ==
+        head + open + "s7     gpu1.shared  team-a     25% 12Gi   3        closing  0s\n");
+  CHECK(ctl({"shares", "--instance", "gpu0.shared"}).out ==
+        "SHARE  INSTANCE     NAMESPACE  LIMITS     CLIENTS  STATE  LEFT\n"
+        "open   gpu0.shared  -          by policy  3        open   -\n");
+  CHECK(ctl({"shares", "-o", "wide"}).out.find("  GPU-0a  /run/mps/gpu0.shared/open\n") !=
+        std::string::npos);
+  CHECK(ctl({"shares", "create", "--device", "1", "--threads", "25", "--memory", "12Gi",
+             "--namespace", "team-a", "--ttl", "8h"})
+            .out ==
+        "share s8 of gpu0.shared, 25% 12Gi for each client, for team-a\n"
+        "mount /run/mps/gpu0.shared/shares/s8 at any path (read-only is enough), and set "
+        "CUDA_MPS_PIPE_DIRECTORY to that path with /pipe behind it\n");
+  CHECK(ctl({"shares", "create", "--device", "gpu0"}).out.find(
+            "share s8 of gpu0.shared, none for each client, for whoever has it mounted\n") == 0);
+  CHECK(ctl({"shares", "delete", "s7"}).out == "delete s7: accepted\n");
+  CHECK(ctl({"shares", "delete", "s7", "--drain"}).out == "delete s7 drain: accepted\n");
+  auto wrong = ctl({"shares", "create", "--device", "0", "--memory", "lots"});
+  CHECK(wrong.status == 1);
+  CHECK(wrong.err ==
+        "mps-ctl: pinnedDeviceMemory: must be a quantity such as 10Gi: \"lots\"\n");
+  CHECK(ctl({"shares", "create"}).status == 2);
+  CHECK(ctl({"shares", "delete"}).status == 2);
+  CHECK(ctl({"shares", "remove"}).err ==
+        "mps-ctl: unknown command \"remove\"\nRun mps-ctl --help for usage.\n");
+}
+
 TEST_CASE_FIXTURE(Fixture, "admissions where no instance has a gate") {
   CHECK(ctl({"admissions"}).out == "ID  INSTANCE  SHARE  NAMESPACE  CONTAINER  LIMITS  CLIENTS\n");
   CHECK(ctl({"admissions", "--use"}).out ==
@@ -327,6 +369,7 @@ cat > bin/mps-ctl <<'END'
 #!/bin/sh
 case "$*" in
   instances) printf 'ID STATE\ngpu0.shared ready\n- -\n' ;;
+  shares) printf 'SHARE INSTANCE\nopen gpu0.shared\ns1 gpu0.shared\n' ;;
   'policy list')
     printf '%s\n' 'NAMESPACE FILE' '* default.yaml:14' '- bad.yaml' 'team-a team-a.yaml:4' \
       'unit:* default.yaml:30' 'unit:dev-\x2dx unit.yaml:4' '' 'bad.yaml:1:1: broken' ;;
@@ -363,6 +406,9 @@ expect 'mps-ctl policy show \*' '\*'
 expect 'mps-ctl policy show t' team-a
 expect 'mps-ctl admissions --wa' --waiting
 expect 'mps-ctl admissions --namespace te' team-a
+expect 'mps-ctl shares cr' create
+expect 'mps-ctl shares delete s' s1
+expect 'mps-ctl shares create --namespace te' team-a
 expect 'mps-ctl policy show uni' 'unit:\*' 'unit:dev-\\x2dx'
 expect 'mps-ctl policy show unit:' '\*' 'dev-\\x2dx'
 expect 'mps-ctl policy show unit:dev-\\x' 'dev-\\x2dx'

@@ -10,6 +10,8 @@ namespace {
 // them around it.
 constexpr std::string_view k_instances =
     "mps-ctl instances 2>/dev/null | awk 'NR>1&&$1!~/^-$/{print $1}'";
+constexpr std::string_view k_shares =
+    "mps-ctl shares 2>/dev/null | awk 'NR>1&&$1!~/^(-|open)$/{print $1}'";
 constexpr std::string_view k_policies =
     "mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;if($1!~/^-$/)print $1}'";
 
@@ -45,6 +47,8 @@ std::string argument_lines(const CommandInfo& command) {
       return added(k_instances);
     case Argument::policy:
       return added(k_policies);
+    case Argument::share:
+      return added(k_shares);
     case Argument::shell:
     case Argument::none:
     case Argument::file:
@@ -154,6 +158,8 @@ std::string fish_argument(const CommandInfo& command) {
       return "-a " + fish_substitution(k_instances);
     case Argument::policy:
       return "-a " + fish_substitution(k_policies);
+    case Argument::share:
+      return "-a " + fish_substitution(k_shares);
     case Argument::shell:
       return "-a 'bash zsh fish'";
     case Argument::file:

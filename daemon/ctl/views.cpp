@@ -273,6 +273,12 @@ std::string instances_text(const json& instances, bool wide, SystemTime now) {
   return to_text(table);
 }
 
+std::string time_left(const json& time, SystemTime now) {
+  const auto until = time.is_string() ? parse_time(time.get<std::string>()) : std::nullopt;
+  if (!until) return "-";
+  return age(format_time(now), std::max(now, *until));
+}
+
 std::string clients_text(const json& clients, bool wide, SystemTime now) {
   Table table{{"INSTANCE", "PID", "UID", "COMMAND", "AGE", "CONNECTED"}, {}};
   if (wide) {

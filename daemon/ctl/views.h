@@ -18,6 +18,8 @@ std::string admissions_text(const nlohmann::json& admissions, bool wide);
 std::string waiting_text(const nlohmann::json& waiting, bool wide, SystemTime now);
 // What it all comes to, against quotas and the devices' limits.
 std::string use_text(const nlohmann::json& use);
+std::string shares_text(const nlohmann::json& shares, bool wide, SystemTime now);
+std::string share_created_text(const nlohmann::json& share);
 std::string event_line(const nlohmann::json& event, bool wide);
 
 // What a client may have: "25% 10Gi", "12.5% no memory limit", "none".
@@ -25,6 +27,9 @@ std::string limits_text(const nlohmann::json& limits);
 
 // "12s", "5m", "3h", "2d" since a time of the API; "-" where it is none.
 std::string age(const nlohmann::json& time, SystemTime now);
+
+// "58s" until then; "0s" where it has passed.
+std::string time_left(const nlohmann::json& time, SystemTime now);
 
 std::string to_yaml(const nlohmann::json& value);
 
