@@ -1,10 +1,8 @@
 #include "app/gated_entrance.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -196,10 +194,10 @@ void GatedEntrance::device_is(const policy::DeviceFacts& device) {
 void GatedEntrance::serve() {
   if (left_ || !link_) return;
   if (!open_ && state_ != State::draining) return link_->hold();
-  UniqueFd directory(
-      ::open(settings_.layout.pipe.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!daemon_place_) return link_->hold();
+  auto directory = daemon_place_->directory();
   if (!directory) return link_->hold();
-  link_->serve(std::move(directory));
+  link_->serve(std::move(*directory));
   let_in_again();
 }
 

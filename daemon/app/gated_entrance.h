@@ -21,6 +21,7 @@
 #include "gate/share_socket.h"
 #include "instance/entrance.h"
 #include "instance/layout.h"
+#include "instance/pipe_place.h"
 #include "instance/snapshot.h"
 
 namespace mps::app {
@@ -69,6 +70,9 @@ class GatedEntrance final : public instance::Entrance,
   void leave_for_good();
 
   // instance::Entrance
+  void daemon_is_at(std::shared_ptr<const instance::PipePlace> place) override {
+    daemon_place_ = std::move(place);
+  }
   Result<bool> open(const std::filesystem::path& control) override;
   Result<void> close() override;
   [[nodiscard]] bool leads_to(const std::filesystem::path&) const override { return false; }
@@ -124,6 +128,7 @@ class GatedEntrance final : public instance::Entrance,
   boost::asio::steady_timer again_;
   bool again_soon_ = false;
   std::map<std::uint64_t, Guest> guests_;
+  std::shared_ptr<const instance::PipePlace> daemon_place_;
   instance::State state_ = instance::State::starting;
   std::string why_;
   bool open_ = false;

@@ -18,7 +18,7 @@ TEST_CASE("only who holds the lock in a pipe directory can be its daemon") {
   CHECK(app::find_left_daemons(fs::path(root) / "nothing").empty());
   const instance::Layout layout(root, "gpu0.shared");
   REQUIRE(layout.make().has_value());
-  REQUIRE(layout.sweep().has_value());
+  REQUIRE(layout.make_lock().has_value());
   CHECK(app::find_left_daemons(root).empty());
 
   // We hold it, and are no control daemon. (A process does not see locks of its own.)

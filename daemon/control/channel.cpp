@@ -83,6 +83,7 @@ struct Channel::Impl : std::enable_shared_from_this<Impl> {
   ChannelSettings settings;
   ChannelCounters counters;
   pid_t daemon = 0;
+  std::shared_ptr<const process::MountSpace> space;
   std::vector<pid_t> friends;
   // Owned by the coroutines alone: what has a timer or a socket in it must go with the reactor,
   // and a Channel may stay behind it.
@@ -166,9 +167,9 @@ asio::awaitable<Outcome> Channel::Impl::attempt(std::shared_ptr<Impl> self,
                                                 std::shared_ptr<Ticket> ticket) {
   Evidence evidence;
   evidence.timeout = ticket->timeout;
-  const auto started =
-      FrontEnd::start(self->executor, self->settings.front_end, self->settings.environment,
-                      FrontEnd::Clock::now() + ticket->timeout);
+  const auto started = FrontEnd::start(
+      self->executor, {self->settings.front_end, self->settings.environment, self->space},
+      FrontEnd::Clock::now() + ticket->timeout);
   if (!started) {
     evidence.start_error = started.error().message;
     co_return verdict(evidence);
@@ -231,8 +232,9 @@ Channel::~Channel() {
   impl_->close();
 }
 
-void Channel::set_daemon(pid_t daemon) {
+void Channel::set_daemon(pid_t daemon, std::shared_ptr<const process::MountSpace> space) {
   impl_->daemon = daemon;
+  impl_->space = std::move(space);
 }
 
 void Channel::set_friends(std::vector<pid_t> friends) {

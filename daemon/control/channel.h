@@ -28,6 +28,7 @@
 
 #include "control/commands.h"
 #include "control/outcome.h"
+#include "process/mount_space.h"
 
 namespace mps::control {
 
@@ -58,7 +59,8 @@ class Channel {
 
   // The daemon's pid, for looking into a missing answer; 0: unknown. Pids in `friends` (clients, a
   // gate) are not suspected of holding the channel, nor are the daemon's own children.
-  void set_daemon(pid_t daemon);
+  // `space`: where its directory is to be seen, and so where front-ends run; none: where we are.
+  void set_daemon(pid_t daemon, std::shared_ptr<const process::MountSpace> space = {});
   void set_friends(std::vector<pid_t> friends);
 
   // Runs a batch when its turn comes; the front-end is killed at the deadline. The deadline may be

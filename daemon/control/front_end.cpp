@@ -48,9 +48,7 @@ FrontEnd::~FrontEnd() {
 }
 
 Result<std::shared_ptr<FrontEnd>> FrontEnd::start(const asio::any_io_executor& executor,
-                                                  const std::filesystem::path& program,
-                                                  std::vector<std::string> environment,
-                                                  Clock::time_point deadline) {
+                                                  Place place, Clock::time_point deadline) {
   auto ends = socket_pair();
   if (!ends) return ends.error();
   // All that can fail comes before the process is there.
@@ -60,8 +58,9 @@ Result<std::shared_ptr<FrontEnd>> FrontEnd::start(const asio::any_io_executor& e
   if (error) return Error::from_errno("watch the front-end's output", error.value());
   static_cast<void>(ends->first.release());
   process::SpawnSpec spec;
-  spec.program = program;
-  spec.environment = std::move(environment);
+  spec.program = std::move(place.program);
+  spec.environment = std::move(place.environment);
+  spec.mount_space = std::move(place.space);
   spec.stdin_fd = spec.stdout_fd = spec.stderr_fd = ends->second.get();
   auto child = process::Child::spawn(executor, spec);
   if (!child) return child.error();

@@ -24,6 +24,7 @@
 
 #include "base/result.h"
 #include "process/child.h"
+#include "process/mount_space.h"
 
 namespace mps::control {
 
@@ -34,10 +35,13 @@ class FrontEnd : public std::enable_shared_from_this<FrontEnd> {
   // How long a killed front-end may take to be gone before nobody waits for it any more.
   static constexpr std::chrono::milliseconds k_reap_limit{1000};
 
+  struct Place {
+    std::filesystem::path program;
+    std::vector<std::string> environment;
+    std::shared_ptr<const process::MountSpace> space;  // none: ours
+  };
   static Result<std::shared_ptr<FrontEnd>> start(const boost::asio::any_io_executor& executor,
-                                                 const std::filesystem::path& program,
-                                                 std::vector<std::string> environment,
-                                                 Clock::time_point deadline);
+                                                 Place place, Clock::time_point deadline);
   ~FrontEnd();
   FrontEnd(const FrontEnd&) = delete;
   FrontEnd& operator=(const FrontEnd&) = delete;

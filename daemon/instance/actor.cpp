@@ -55,6 +55,7 @@ Actor::Actor(const asio::any_io_executor& executor, ActorSettings settings,
       door_(settings_.entrance
                 ? settings_.entrance
                 : std::make_shared<Door>(executor, layout_.open_pipe, layout_.private_)),
+      place_(PipePlace::visible(layout_)),
       random_(std::random_device{}()),
       state_since_(system_clock::now()) {
   machine_.seed(static_cast<std::uint32_t>(random_()));
@@ -112,9 +113,10 @@ bool Actor::take_up(FoundDaemon found, bool only_drain) {
   auto child = process::Child::adopt(executor_, found.pid, found.start_ticks);
   if (!child) return false;
   if (auto followed = follow_output_of(found.pid); !followed) log_failed(followed.error());
-  channel_.set_daemon(found.pid);
+  find_place(found.pid);
+  channel_.set_daemon(found.pid, place_->space());
   control_ = ControlProcess{found.pid, found.start_ticks, started_at(found.start_ticks), true};
-  if (!door_->leads_to(layout_.control)) carry_out(CloseDoor{});
+  if (!door_->leads_to(place_->control())) carry_out(CloseDoor{});
   // What it said while no supervisor was there comes first; servers may have come and gone.
   if (log_) follower_.drain(*log_);
   found.servers = servers_of(proc_, found.pid);
@@ -200,6 +202,7 @@ void Actor::carry_out(const Emit& event) {
 Result<process::Child> Actor::spawn() {
   if (auto made = layout_.make(); !made) return made.error();
   if (auto swept = layout_.sweep(); !swept) return swept.error();
+  if (auto prepared = prepare_place(); !prepared) return prepared.error();
   auto output = layout_.open_log();
   if (!output) return output.error();
   auto reader = layout_.open_log();
@@ -211,7 +214,8 @@ Result<process::Child> Actor::spawn() {
                                            .environment = settings_.environment,
                                            .stdout_fd = output->get(),
                                            .stderr_fd = output->get(),
-                                           .new_session = true});
+                                           .new_session = true,
+                                           .mount_space = place_->space()});
 }
 
 void Actor::carry_out(const SpawnDaemon&) {
@@ -222,7 +226,7 @@ void Actor::carry_out(const SpawnDaemon&) {
   }
   const auto pid = child->pid();
   control_ = ControlProcess{pid, child->start_time(), system_clock::now(), false};
-  channel_.set_daemon(pid);
+  channel_.set_daemon(pid, place_->space());
   daemon_ = std::make_shared<process::Child>(std::move(*child));
   ++generation_;
   give(DaemonSpawned{pid});  // before its end, which may have come already
@@ -241,6 +245,7 @@ asio::awaitable<void> Actor::daemon_ends(Self self, std::shared_ptr<process::Chi
   self->daemon_.reset();
   self->control_.reset();
   self->channel_.set_daemon(0);
+  self->take_place(PipePlace::visible(self->layout_));  // the private one goes with its last server
   self->give(DaemonEnded{status.describe()});
 }
 

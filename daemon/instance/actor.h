@@ -25,6 +25,7 @@
 #include "instance/found_daemon.h"
 #include "instance/layout.h"
 #include "instance/machine.h"
+#include "instance/pipe_place.h"
 #include "instance/recorder.h"
 #include "instance/snapshot.h"
 #include "process/child.h"
@@ -100,6 +101,10 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void carry_out(const Emit& event);
 
   Result<process::Child> spawn();
+  Result<void> prepare_place();
+  void take_place(std::shared_ptr<const PipePlace> place);
+  void find_place(pid_t daemon);
+  void say_visible(const std::string& why);
   Result<void> follow_log(UniqueFd file);
   bool take_up(FoundDaemon found, bool only_drain);
   Result<void> follow_output_of(pid_t pid);
@@ -142,6 +147,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   Machine machine_;
   control::Channel channel_;
   std::shared_ptr<Entrance> door_;
+  std::shared_ptr<const PipePlace> place_;  // of the daemon's directory
+  bool visible_said_ = false;
   std::minstd_rand random_;
   std::function<void()> changed_;
 

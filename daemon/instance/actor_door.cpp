@@ -16,8 +16,8 @@ namespace {
 constexpr std::chrono::seconds k_door_again{1};
 
 asio::awaitable<void> learn_greeting(std::shared_ptr<Entrance> door,
-                                     std::filesystem::path control) {
-  auto greeting = co_await ask_greeting(control);
+                                     std::shared_ptr<const PipePlace> place) {
+  auto greeting = co_await ask_greeting(place->control());
   if (greeting && door->wants_greeting()) door->greeting(std::move(*greeting));
 }
 }  // namespace
@@ -36,7 +36,8 @@ void Actor::carry_out(const OpenDoor&) {
 
 asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
   if (self->door_->gate() == GateState::direct) {
-    auto greeting = co_await ask_greeting(self->layout_.control);
+    const auto place = self->place_;
+    auto greeting = co_await ask_greeting(place->control());
     if (greeting) self->door_->greeting(std::move(*greeting));
   }
   while (turn == self->door_turn_ && self->door_is_open() && !self->mend_door()) {
@@ -47,7 +48,7 @@ asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
 
 bool Actor::mend_door() {
   const bool was_open = door_stands_;
-  const auto opened = door_->open(layout_.control);
+  const auto opened = door_->open(place_->control());
   door_stands_ = opened.has_value();
   if (!opened) {
     door_failed("the share cannot be opened: " + opened.error().message);
@@ -75,7 +76,7 @@ void Actor::carry_out(const CloseDoor&) {
     // A daemon that was adopted and drained at once has never had its door opened by us: without
     // its greeting newcomers would wait instead of being refused.
     if (door_->wants_greeting()) {
-      co_spawn(executor_, learn_greeting(door_, layout_.control), asio::detached);
+      co_spawn(executor_, learn_greeting(door_, place_), asio::detached);
     }
     return;
   }

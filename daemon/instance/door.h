@@ -37,6 +37,7 @@ class Door final : public Entrance {
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;
 
+  void daemon_is_at(std::shared_ptr<const PipePlace> /*place*/) override {}
   // Newcomers reach the daemon that listens on `control`: a hard link, renamed into place. Those
   // that still wait at the refusing listener are refused, not dropped.
   // True if it was not so already.

@@ -5,9 +5,11 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 
 #include "base/result.h"
+#include "instance/pipe_place.h"
 #include "instance/snapshot.h"
 
 namespace mps::instance {
@@ -16,6 +18,8 @@ class Entrance {
  public:
   virtual ~Entrance() = default;
 
+  // Where the daemon's own directory is from now on.
+  virtual void daemon_is_at(std::shared_ptr<const PipePlace> place) = 0;
   // Newcomers reach the daemon that listens on `control`. True if it was not so already.
   virtual Result<bool> open(const std::filesystem::path& control) = 0;
   // They do not: refused, or made to wait.

@@ -46,6 +46,15 @@ bool is_control_program(pid_t pid) {
   return stat && stat->name == std::string_view("nvidia-cuda-mps-control").substr(0, 15);
 }
 
+pid_t holder_of(const fs::path& path) {
+  UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (!file || ::fcntl(file.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
+  return lock.l_pid;
+}
+
 }  // namespace
 
 Layout::Layout(const fs::path& run_dir, const std::string& id)
@@ -56,7 +65,8 @@ Layout::Layout(const fs::path& run_dir, const std::string& id)
       open_pipe(open / "pipe"),
       shares(root / "shares"),
       log(private_ / "mps.log"),
-      control(pipe / "control") {}
+      control(pipe / "control"),
+      private_lock(private_ / "control_lock") {}
 
 Result<void> Layout::make() const {
   struct Wanted {
@@ -78,13 +88,8 @@ Result<void> Layout::make_share(const std::string& id) const {
 }
 
 pid_t Layout::lock_holder() const {
-  const auto path = pipe / "control_lock";
-  UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
-  struct flock lock {};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  if (!file || ::fcntl(file.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
-  return lock.l_pid;
+  const auto holder = holder_of(private_lock);
+  return holder > 0 ? holder : holder_of(pipe / "control_lock");
 }
 
 Result<void> Layout::sweep() const {
@@ -99,8 +104,19 @@ Result<void> Layout::sweep() const {
       return Error::from_errno("cannot remove " + path.string() + ", left by a dead daemon", errno);
     }
   }
+  return {};
+}
+
+Result<void> Layout::make_lock() const {
   const auto lock = pipe / "control_lock";
   UniqueFd made(::open(lock.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600));
+  if (!made) return Error::from_errno("cannot make " + lock.string(), errno);
+  return {};
+}
+
+Result<void> Layout::keep_private_lock() const {
+  const auto& lock = private_lock;
+  UniqueFd made(::open(lock.c_str(), O_CREAT | O_RDWR | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!made) return Error::from_errno("cannot make " + lock.string(), errno);
   return {};
 }

@@ -82,6 +82,8 @@ TEST_CASE("what a dead daemon left is swept, and the lock is nobody else's") {
   const auto stale = inode_of(layout.pipe / "control_lock");
   UniqueFd waiter(::open((layout.pipe / "control_lock").c_str(), O_RDWR | O_CLOEXEC));
   REQUIRE(layout.sweep().has_value());
+  CHECK(names_in(layout.pipe).empty());
+  REQUIRE(layout.make_lock().has_value());
   CHECK(names_in(layout.pipe) == std::set<std::string>{"control_lock"});
   CHECK(mode_of(layout.pipe / "control_lock") == 0600);
   CHECK(inode_of(layout.pipe / "control_lock") != stale);

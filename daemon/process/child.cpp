@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "base/unique_fd.h"
+#include "process/mount_space.h"
 #include "process/proc.h"
 #include "process/reaper.h"
 
@@ -129,6 +130,20 @@ Result<pid_t> start(const SpawnSpec& spec) {
   return pid;
 }
 
+// A child is in the namespaces of the thread that starts it, and our child whichever that was.
+Result<pid_t> start_in_place(const SpawnSpec& spec) {
+  if (!spec.mount_space) return start(spec);
+  pid_t pid = 0;
+  const auto started = spec.mount_space->run([&]() -> Result<void> {
+    const auto child = start(spec);
+    if (!child) return child.error();
+    pid = *child;
+    return {};
+  });
+  if (!started) return started.error();
+  return pid;
+}
+
 // For a child that cannot be supervised: it has hardly begun, so the wait is short.
 void discard(pid_t pid, const UniqueFd& pidfd) {
   siginfo_t info{};
@@ -227,7 +242,7 @@ Child& Child::operator=(Child&&) noexcept = default;
 Child::~Child() = default;
 
 Result<Child> Child::spawn(const asio::any_io_executor& executor, const SpawnSpec& spec) {
-  const auto pid = start(spec);
+  const auto pid = start_in_place(spec);
   if (!pid) return pid.error();
   // It is our child, and nobody else can have its pid until we have reaped it. Only where SIGCHLD
   // is ignored does the kernel reap, and then it may be gone already.

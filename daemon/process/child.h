@@ -24,6 +24,8 @@
 
 namespace mps::process {
 
+class MountSpace;
+
 struct SpawnSpec {
   std::filesystem::path program{};         // absolute; no PATH search
   std::vector<std::string> arguments{};    // argv[1] and on
@@ -33,6 +35,8 @@ struct SpawnSpec {
   int stderr_fd = -1;
   std::vector<int> more_fds{};  // the child's 3, 4, …
   bool new_session = true;      // setsid: it lives on when its parent dies or its terminal closes
+  // Where it runs; none: where we do. In another one its working directory is the root.
+  std::shared_ptr<const MountSpace> mount_space{};
 };
 
 // How a process ended. For an adopted process, whose parent somebody else is, neither is known.
