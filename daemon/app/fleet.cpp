@@ -9,6 +9,14 @@
 
 namespace mps::app {
 
+namespace {
+
+bool can_go_on(const instance::FoundDaemon& found, const WantedInstance& wanted) {
+  return found.unfit.empty() && (found.device.empty() || found.device == wanted.device);
+}
+
+}  // namespace
+
 Fleet::Fleet(boost::asio::io_context& io, Find find_daemons, Make make, Say say)
     : io_(io),
       find_daemons_(std::move(find_daemons)),
@@ -85,7 +93,7 @@ void Fleet::settle(const WantedInstance& wanted, Found& found) {
   if (take_back(wanted)) return;
   auto left = found.extract(wanted.id);
   if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
-  if (left && !left.mapped().device.empty() && left.mapped().device != wanted.device) {
+  if (left && !can_go_on(left.mapped(), wanted)) {
     end_leftover(wanted.id, left.mapped());
     if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
     left = {};  // it has ended meanwhile
@@ -127,8 +135,9 @@ void Fleet::end_leftover(const std::string& id, const instance::FoundDaemon& fou
   if (!process::is_running(process::Proc(), found.pid, found.start_ticks)) return;
   say_("leftover", id + ": a control daemon, pid " + std::to_string(found.pid) + " for " +
                        (found.device.empty() ? "an unknown device" : printable(found.device)) +
-                       ", was left running, and no device or policy asks for it: it is ended when "
-                       "its clients have gone");
+                       ", was left running, and " +
+                       (found.unfit.empty() ? "no device or policy asks for it" : found.unfit) +
+                       ": it is ended when its clients have gone");
   WantedInstance gone;
   gone.id = id;
   gone.device = found.device;

@@ -284,6 +284,20 @@ TEST_CASE("a daemon that was left and that nothing wants is ended") {
   CHECK(world.fleet.snapshots().size() == 1);
 }
 
+TEST_CASE("a daemon that cannot serve on is ended before the instance is made") {
+  World world;
+  auto& daemon = world.found["gpu0.shared"] = World::daemon("GPU-a");
+  daemon.unfit = "it is unfit";
+  world.want({wanted("gpu0.shared")});
+  CHECK(world.happened() == Strings{"made 1 gpu0.shared", "1 drain " + k_pid});
+  CHECK(world.said.front() == "leftover: gpu0.shared: a control daemon, pid " + k_pid +
+                                  " for GPU-a, was left running, and it is unfit: it is ended when "
+                                  "its clients have gone");
+  world.found.clear();
+  world.end(1);
+  CHECK(world.happened() == Strings{"1 close", "made 2 gpu0.shared", "2 start", "1 gone"});
+}
+
 TEST_CASE("a daemon of another device is ended before the instance is made") {
   World world;
   world.found["gpu0.shared"] = World::daemon("GPU-old");

@@ -94,7 +94,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
                                  .store = settings_.state_dir / "policies.json"},
           [this](const std::string& kind, const std::string& message) { say(kind, message); })),
       fleet_(
-          io, [this] { return find_left_daemons(settings_.run_dir); },
+          io, [this] { return find_left_daemons(settings_.run_dir, desk_ != nullptr); },
           [this](const WantedInstance& wanted) { return make_instance(wanted); },
           [this](const std::string& kind, const std::string& message) { say(kind, message); }),
       change_(io),

@@ -17,6 +17,7 @@ struct FoundDaemon {
   std::uint64_t start_ticks = 0;
   std::string device;          // CUDA_VISIBLE_DEVICES it was started with; empty: cannot be read
   std::vector<pid_t> servers;  // its children
+  std::string unfit{};         // why it cannot serve on; empty: it can
 };
 
 // The daemon with this pid, if it is one: NVIDIA's program (-f or -d), of this uid, and alive.

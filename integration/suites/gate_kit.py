@@ -227,6 +227,11 @@ class GatedSupervisor(Supervisor):
     def gate_pid(self):
         return wait_until(lambda: self.gates(), "a gate")[0]
 
+    def daemon_pipe(self, name=SHARED):
+        """Private, so it is reached by way of who is in there; or visible all the same."""
+        daemons = wait_until(lambda: harness.control_daemons(self.pipe(name)), "a daemon")
+        return f"/proc/{daemons[0]}/root{self.pipe(name)}"
+
     def share(self):
         return str(self.open_pipe() / "control")
 

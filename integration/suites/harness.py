@@ -277,7 +277,7 @@ class Supervisor:
 
     # -- the supervisor's life --
 
-    def start(self, wait_ready=True, flags=()):
+    def start(self, wait_ready=True, flags=(), prefix=()):
         config = self.root / "supervisor.yaml"
         config.write_text(json.dumps(self.settings))  # JSON is YAML
         env = {**os.environ, "MPS_SIM_VERSION": self.backend.version, **self.environment}
@@ -285,7 +285,7 @@ class Supervisor:
             env.pop("MPS_SIM_VERSION")
         after = self.events.last_id() if self.events else 0
         self.process = subprocess.Popen(
-            [str(OPTIONS.build / "bin/mps-supervisor"), "--config", str(config), *flags],
+            [*prefix, str(OPTIONS.build / "bin/mps-supervisor"), "--config", str(config), *flags],
             stdout=self.output,
             stderr=self.output,
             stdin=subprocess.DEVNULL,
@@ -387,6 +387,10 @@ class Supervisor:
     def pipe(self, name="gpu0.shared"):
         return self.run / name / "pipe"
 
+    def daemon_pipe(self, name="gpu0.shared"):
+        """The same directory, as it can be reached from here."""
+        return self.pipe(name)
+
     def open_pipe(self, name="gpu0.shared"):
         return self.run / name / "open/pipe"
 
@@ -395,7 +399,7 @@ class Supervisor:
         done = subprocess.run(
             [str(self.backend.control)],
             input="".join(line + "\n" for line in lines),
-            env=self.backend.environment(pipe or self.pipe()),
+            env=self.backend.environment(pipe or self.daemon_pipe()),
             capture_output=True,
             text=True,
             timeout=DEADLINE,
@@ -442,7 +446,7 @@ class Supervisor:
             [str(self.backend.control)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
-            env=self.backend.environment(pipe or self.pipe()),
+            env=self.backend.environment(pipe or self.daemon_pipe()),
             text=True,
         )
         self.helpers.append(session)
