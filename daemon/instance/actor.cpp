@@ -245,7 +245,9 @@ asio::awaitable<void> Actor::daemon_ends(Self self, std::shared_ptr<process::Chi
   self->daemon_.reset();
   self->control_.reset();
   self->channel_.set_daemon(0);
-  self->take_place(PipePlace::visible(self->layout_));  // the private one goes with its last server
+  // Let go when the next daemon has been started: to unmount takes a moment.
+  const auto before = self->place_;
+  self->take_place(PipePlace::visible(self->layout_));
   self->give(DaemonEnded{status.describe()});
 }
 

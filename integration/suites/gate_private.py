@@ -120,6 +120,9 @@ class Private(PrivateSuite):
 
         pid = wait_until(server, "a server")[0]
         self.assertEqual(space_of(pid), space_of(daemon))
+        # It is of the same uid, but keeps the daemon's group.
+        way_round = f"/proc/{pid}/root{supervisor.pipe()}/control"
+        self.assertEqual(self.connect(way_round, **ANOTHER), NOT_ALLOWED)
         supervisor.end_slow()
         program.answer()
         self.assertIn((program.pid, OTHER_UID), supervisor.log.clients())
