@@ -104,7 +104,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   Result<void> prepare_place();
   void take_place(std::shared_ptr<const PipePlace> place);
   void find_place(pid_t daemon);
-  void say_visible(const std::string& why);
+  void say_visible(const std::string& message);
+  [[nodiscard]] std::string visible() const;
   Result<void> follow_log(UniqueFd file);
   bool take_up(FoundDaemon found, bool only_drain);
   Result<void> follow_output_of(pid_t pid);

@@ -15,38 +15,38 @@ Result<void> Actor::prepare_place() {
   if (door_->gate() != GateState::direct) {
     auto made = PipePlace::make_private(layout_);
     if (made) {
+      visible_said_ = false;
       take_place(std::move(*made));
       return {};
     }
-    say_visible("no private mount namespace can be made for it: " + made.error().message +
-                "; it needs CAP_SYS_ADMIN and CAP_SYS_CHROOT");
+    say_visible(visible() + "no private mount namespace can be made for it, which needs " +
+                "CAP_SYS_ADMIN and CAP_SYS_CHROOT: " + made.error().message);
   }
   take_place(PipePlace::visible(layout_));
   return layout_.make_lock();
 }
 
 void Actor::find_place(pid_t daemon) {
-  auto found = PipePlace::of(layout_, daemon);
-  if (found) {
-    take_place(std::move(*found));
-  } else {
-    // As what it was where there are no rights to look; commands tell whether it is.
-    take_place(PipePlace::visible(layout_));
-  }
+  const auto found = PipePlace::of(layout_, daemon);
+  take_place(found ? *found : PipePlace::visible(layout_));
   if (door_->gate() == GateState::direct || place_->is_private()) return;
-  say_visible(
-      found ? "the daemon was started so by an earlier supervisor, and a restart of it ends that"
-            : "that of the daemon that was found cannot be looked for: " + found.error().message);
+  if (found) {
+    say_visible(visible() + "an earlier supervisor started it so; it ends with its next start");
+  } else {
+    say_visible("it cannot be told who gets to the daemon in its own directory " +
+                layout_.pipe.string() + ": " + found.error().message);
+  }
 }
 
-void Actor::say_visible(const std::string& why) {
-  if (std::exchange(visible_said_, true)) return;
-  carry_out(Emit{"pipe_directory_visible",
-                 "the daemon's own directory " + layout_.pipe.string() +
-                     " is open to every user of this node, who gets to the daemon past the gate "
-                     "there: " +
-                     why,
-                 {}});
+std::string Actor::visible() const {
+  return "every user of this node gets to the daemon past the gate, in its own directory " +
+         layout_.pipe.string() + ": ";
+}
+
+void Actor::say_visible(const std::string& message) {
+  if (!std::exchange(visible_said_, true)) {
+    carry_out(Emit{"pipe_directory_visible", message, {}});
+  }
 }
 
 }  // namespace mps::instance

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <exception>
@@ -65,6 +66,13 @@ Result<std::shared_ptr<const MountSpace>> MountSpace::of(pid_t pid) {
   UniqueFd space(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!space) return Error::from_errno("open " + path, errno);
   return std::make_shared<const MountSpace>(std::move(space));
+}
+
+bool MountSpace::is_ours() const {
+  struct stat here {};
+  struct stat there {};
+  return ::stat("/proc/thread-self/ns/mnt", &here) == 0 && ::fstat(space_.get(), &there) == 0 &&
+         here.st_dev == there.st_dev && here.st_ino == there.st_ino;
 }
 
 Result<void> MountSpace::run(const Work& work) const {

@@ -29,6 +29,8 @@ class MountSpace {
   // The one that a process is in, which may be ours.
   static Result<std::shared_ptr<const MountSpace>> of(pid_t pid);
 
+  // Whether the calling thread is in it. Needs no rights.
+  [[nodiscard]] bool is_ours() const;
   // With paths as they are in it, and its root for a working directory.
   [[nodiscard]] Result<void> run(const Work& work) const;
 

@@ -95,6 +95,7 @@ TEST_CASE("a space is found again by a process in it, and lives as long as that"
   spec.mount_space.reset();
   auto found = MountSpace::of(child->pid());
   REQUIRE(found);
+  CHECK_FALSE((*found)->is_ours());
   bool mounted = false;
   CHECK((*found)->run([&]() -> Result<void> {
     mounted = is_mounted(folder);
@@ -130,6 +131,12 @@ TEST_CASE("a mount gets in from outside and none gets out, also where mounts are
       return {};
     });
   }));
+}
+
+TEST_CASE("our own space is known without any rights") {
+  const auto ours = MountSpace::of(::getpid());
+  REQUIRE(ours);
+  CHECK((*ours)->is_ours());
 }
 
 TEST_CASE("where there are no rights to, it is an error and we stay where we are") {

@@ -214,9 +214,8 @@ class Adopted(PrivateSuite):
         said = supervisor.events.wait("pipe_directory_visible")
         self.assertEqual(
             said["message"],
-            f"the daemon's own directory {supervisor.pipe()} is open to every user of this node, "
-            "who gets to the daemon past the gate there: the daemon was started so by an earlier "
-            "supervisor, and a restart of it ends that",
+            "every user of this node gets to the daemon past the gate, in its own directory "
+            f"{supervisor.pipe()}: an earlier supervisor started it so; it ends with its next start",
         )
         mark = supervisor.events.last_id()
         self.assertEqual(supervisor.ctl("restart", SHARED)[0], 0)
@@ -277,9 +276,9 @@ class NotToBeHad(PrivateSuite):
     """Where it cannot be private, the instance goes on as it would without."""
 
     MESSAGE = (
-        "the daemon's own directory {} is open to every user of this node, who gets to the daemon "
-        "past the gate there: no private mount namespace can be made for it: enter a mount "
-        "namespace: Operation not permitted; it needs CAP_SYS_ADMIN and CAP_SYS_CHROOT"
+        "every user of this node gets to the daemon past the gate, in its own directory {}: no "
+        "private mount namespace can be made for it, which needs CAP_SYS_ADMIN and "
+        "CAP_SYS_CHROOT: enter a mount namespace: Operation not permitted"
     )
 
     def test_goes_on_and_says_so_once(self):
