@@ -18,6 +18,10 @@ asio::awaitable<Result<void>> refuse(std::string reason) {
   co_return Error{std::move(reason)};
 }
 
+asio::awaitable<Result<std::vector<DeviceProcesses>>> no_processes() {
+  co_return Error{"devices are declared in the settings: who uses them is not known without NVML"};
+}
+
 class DeclaredSource : public Source {
  public:
   explicit DeclaredSource(std::vector<Device> devices) : devices_(std::move(devices)) {}
@@ -26,6 +30,10 @@ class DeclaredSource : public Source {
   asio::awaitable<Result<void>> set_compute_mode(std::string uuid, ComputeMode) override {
     return refuse(std::move(uuid) +
                   ": declared in the settings: its compute mode cannot be set without NVML");
+  }
+  asio::awaitable<Result<std::vector<DeviceProcesses>>> processes(
+      std::vector<std::string>) override {
+    return no_processes();
   }
 
  private:

@@ -10,6 +10,7 @@ using Return = int;
 constexpr Return k_success = 0;
 constexpr Return k_not_supported = 3;
 constexpr Return k_not_found = 6;
+constexpr Return k_insufficient_size = 7;
 constexpr Return k_driver_not_loaded = 9;
 constexpr Return k_function_not_found = 13;
 constexpr Return k_lib_rm_version_mismatch = 18;
@@ -58,6 +59,19 @@ struct Attributes {  // of a MIG device
 };
 static_assert(sizeof(Attributes) == 40 && offsetof(Attributes, memory_size_mebibytes) == 32);
 
+// A process on a device. Which fields there are is told apart by what an entry point writes and not
+// by its version: _v3 has written the first two (16 bytes), the first four (24, as documented) and,
+// in 535.43 to 535.86, one more of 8 bytes behind them.
+struct ProcessInfo {
+  unsigned pid;
+  unsigned long long used_memory;  // bytes
+  unsigned gpu_instance;
+  unsigned compute_instance;
+};
+static_assert(sizeof(ProcessInfo) == 24 && offsetof(ProcessInfo, gpu_instance) == 16);
+constexpr unsigned long long k_memory_not_available = ~0ULL;
+constexpr unsigned k_no_instance = ~0U;
+
 constexpr unsigned k_text_size = 96;  // UUIDs, names and versions are all at most this long
 constexpr unsigned k_mig_enabled = 1;
 constexpr unsigned k_virtualization_vgpu_guest = 2;
@@ -83,6 +97,8 @@ using AttributesFunction = Return (*)(Handle, Attributes*);
 using SetNumberFunction = Return (*)(Handle, unsigned);
 using ChildFunction = Return (*)(Handle, unsigned, Handle*);
 using PciFunction = Return (*)(Handle, PciInfo*);
+// How many fit, and are; each of the size above.
+using ProcessesFunction = Return (*)(Handle, unsigned*, void*);
 }
 
 }  // namespace mps::device::nvml

@@ -60,6 +60,10 @@ Result<void> Library::bind() {
   bind_entry(handle_, mig_by_index);
   bind_entry(handle_, virtualization);
   bind_entry(handle_, pci);
+  for (auto& entry : processes) bind_entry(handle_, entry);
+  for (auto& entry : mps_processes) bind_entry(handle_, entry);
+  bind_entry(handle_, gpu_instance);
+  bind_entry(handle_, compute_instance);
   return {};
 }
 

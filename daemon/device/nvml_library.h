@@ -2,6 +2,7 @@
 // as the driver likes: only for the worker thread.
 #pragma once
 
+#include <array>
 #include <string>
 #include <utility>
 
@@ -53,6 +54,16 @@ class Library {
   Entry<ChildFunction> mig_by_index{"nvmlDeviceGetMigDeviceHandleByIndex"};
   Entry<NumberFunction> virtualization{"nvmlDeviceGetVirtualizationMode"};
   Entry<PciFunction> pci{"nvmlDeviceGetPciInfo_v3"};
+  // The newest first.
+  std::array<Entry<ProcessesFunction>, 3> processes{{{"nvmlDeviceGetComputeRunningProcesses_v3"},
+                                                     {"nvmlDeviceGetComputeRunningProcesses_v2"},
+                                                     {"nvmlDeviceGetComputeRunningProcesses"}}};
+  std::array<Entry<ProcessesFunction>, 3> mps_processes{
+      {{"nvmlDeviceGetMPSComputeRunningProcesses_v3"},
+       {"nvmlDeviceGetMPSComputeRunningProcesses_v2"},
+       {"nvmlDeviceGetMPSComputeRunningProcesses"}}};
+  Entry<NumberFunction> gpu_instance{"nvmlDeviceGetGpuInstanceId"};
+  Entry<NumberFunction> compute_instance{"nvmlDeviceGetComputeInstanceId"};
 
  private:
   Result<void> bind();

@@ -1,6 +1,7 @@
 #include <utility>
 
 #include "device/known_devices.h"
+#include "device/nvml_processes.h"
 #include "device/nvml_scan.h"
 #include "device/nvml_worker.h"
 #include "device/source.h"
@@ -53,6 +54,18 @@ asio::awaitable<Result<void>> change_compute_mode(std::shared_ptr<State> state, 
   co_return done.error().in("setting the compute mode to " + std::string(to_string(mode)));
 }
 
+asio::awaitable<Result<std::vector<DeviceProcesses>>> list_processes(
+    std::shared_ptr<State> state, std::vector<std::string> uuids) {
+  using Answer = std::vector<DeviceProcesses>;
+  std::function<Result<Answer>(nvml::Library&)> work =
+      [name = state->settings.library, uuids = std::move(uuids)](nvml::Library& library) {
+        return nvml::processes(library, name, uuids);
+      };
+  Error no_answer{state->no_answer};
+  co_return co_await call_nvml<Answer>(state->worker, state->settings.timeout, std::move(work),
+                                       std::move(no_answer));
+}
+
 class NvmlSource : public Source {
  public:
   NvmlSource(const asio::any_io_executor& executor, NvmlSettings settings)
@@ -64,6 +77,10 @@ class NvmlSource : public Source {
   asio::awaitable<Inventory> list() override { return list_devices(state_); }
   asio::awaitable<Result<void>> set_compute_mode(std::string uuid, ComputeMode mode) override {
     return change_compute_mode(state_, std::move(uuid), mode);
+  }
+  asio::awaitable<Result<std::vector<DeviceProcesses>>> processes(
+      std::vector<std::string> uuids) override {
+    return list_processes(state_, std::move(uuids));
   }
 
  private:

@@ -2,94 +2,24 @@
 #include <stdlib.h>
 
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
 #include <chrono>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <future>
 #include <iterator>
-#include <memory>
 #include <string>
 #include <vector>
 
-#include "device/source.h"
+#include "device/test_support.h"
 
 using namespace mps::device;
+using namespace mps::device::test;
 using namespace std::chrono_literals;
 namespace asio = boost::asio;
 namespace fs = std::filesystem;
 
 namespace {
-
-constexpr auto k_generous = 60s;
-
-// One for all tests, since the environment must not change while a thread is left in the library.
-class InventoryFolder {
- public:
-  InventoryFolder() {
-    std::string name = (fs::temp_directory_path() / "mps-nvml-XXXXXX").string();
-    REQUIRE(::mkdtemp(name.data()) != nullptr);
-    path_ = name;
-    setenv("MPS_SIM_NVML", file().c_str(), 1);
-  }
-  ~InventoryFolder() { fs::remove_all(path_); }
-  InventoryFolder(const InventoryFolder&) = delete;
-  InventoryFolder& operator=(const InventoryFolder&) = delete;
-
-  [[nodiscard]] fs::path file() const { return path_ / "inventory"; }
-  // Renamed into place, since the library may be reading.
-  void write(const std::string& text) const {
-    std::ofstream(path_ / "next") << text;
-    fs::rename(path_ / "next", file());
-  }
-
- private:
-  fs::path path_;
-};
-
-const InventoryFolder& folder() {
-  static const InventoryFolder the_folder;
-  return the_folder;
-}
-
-void write(const std::string& text) {
-  folder().write(text);
-}
-
-// The simulated NVML and a reactor to ask on.
-class Fixture {
- public:
-  Fixture() {
-    write("");  // ends what a test before left hanging
-    source = make();
-  }
-
-  std::unique_ptr<Source> make(std::chrono::milliseconds timeout = k_generous,
-                               std::string library = MPS_SIM_NVML_LIB) {
-    return make_nvml_source(io_.get_executor(), {std::move(library), timeout});
-  }
-
-  template <typename T>
-  T run(asio::awaitable<T> work) {
-    auto future = asio::co_spawn(io_, std::move(work), asio::use_future);
-    io_.restart();
-    while (future.wait_for(0s) != std::future_status::ready) {
-      REQUIRE(io_.run_one_for(2 * k_generous) > 0);
-    }
-    return future.get();
-  }
-
-  Inventory list() { return run(source->list()); }
-  asio::io_context& io() { return io_; }
-
- private:
-  asio::io_context io_;
-
- public:
-  std::unique_ptr<Source> source;  // goes before its reactor
-};
 
 std::string read(const fs::path& file) {
   std::ifstream stream(file);

@@ -16,6 +16,7 @@
 
 #include "base/result.h"
 #include "device/device.h"
+#include "device/gpu_process.h"
 
 namespace mps::device {
 
@@ -27,11 +28,15 @@ class Source {
   virtual boost::asio::awaitable<Inventory> list() = 0;
   virtual boost::asio::awaitable<Result<void>> set_compute_mode(std::string uuid,
                                                                 ComputeMode mode) = 0;
+  // Who uses these devices, one answer for each in the same order. An Error where nothing could be
+  // asked at all.
+  virtual boost::asio::awaitable<Result<std::vector<DeviceProcesses>>> processes(
+      std::vector<std::string> uuids) = 0;
 };
 
 struct NvmlSettings {
   std::string library = "libnvidia-ml.so.1";  // a name for dlopen, or a path
-  // For each list() or set_compute_mode(). Without persistence mode the driver takes a second or
+  // For each call. Without persistence mode the driver takes a second or
   // two to wake each GPU, one after the other.
   std::chrono::milliseconds timeout{30000};
 };

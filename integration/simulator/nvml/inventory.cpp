@@ -5,6 +5,8 @@
 //   gpu UUID [name=] [memory=MiB] [reserved=MiB] [cc=9.0] [sms=] [mode=default|exclusive-thread|
 //            prohibited|exclusive-process] [mig=on|off] [vgpu=guest|none] [pci=]
 //   mig UUID [name=] [memory=MiB] [reserved=MiB] [sms=] [place=]      of the gpu line above it
+//   process UUID PID [memory=MiB] [mps=on|off]      uses this device; without memory= not told
+//   process_size BYTES          how large entries of lists of processes are: 16, 24 or 32
 //   fail ENTRY CODE [UUID]      the entry point returns CODE, for this device or for all
 //   hang ENTRY                  the entry point does not return while this line stands
 #include "inventory.h"
@@ -120,6 +122,10 @@ class Parser {
     if (words[0] == "driver" && words.size() == 2) return inventory_.driver = words[1], true;
     if (words[0] == "hang" && words.size() == 2) return inventory_.hangs.push_back(words[1]), true;
     if (words[0] == "fail") return take_failure(words);
+    if (words[0] == "process" && words.size() >= 3) return take_process(words);
+    if (words[0] == "process_size" && words.size() == 2) {
+      return set_number(inventory_.process_size, words[1]);
+    }
     if (words[0] == "gpu" && words.size() >= 2) return take_gpu(words);
     if (words[0] == "mig" && words.size() >= 2) return take_mig(words);
     return false;
@@ -133,6 +139,23 @@ class Parser {
     const auto code = parse_number<int>(words[2]);
     if (!code) return false;
     inventory_.failures.push_back({words[1], *code, words.size() == 4 ? words[3] : ""});
+    return true;
+  }
+
+  bool take_process(const std::vector<std::string>& words) {
+    SimProcess process;
+    process.uuid = words[1];
+    if (!set_number(process.pid, words[2])) return false;
+    for (std::size_t i = 3; i < words.size(); ++i) {
+      const std::string_view word = words[i];
+      if (word.starts_with("memory=")) {
+        if (!set_number(process.memory_mebibytes.emplace(), word.substr(7))) return false;
+      } else if (!word.starts_with("mps=") ||
+                 !set_switch(process.mps, word.substr(4), "on", "off")) {
+        return false;
+      }
+    }
+    inventory_.processes.push_back(std::move(process));
     return true;
   }
 

@@ -27,6 +27,13 @@ struct SimDevice {
   unsigned place = 0;                 // of a GPU: its index; of a MIG device: its index in its GPU
 };
 
+struct SimProcess {
+  std::string uuid;  // the device that it uses
+  unsigned pid = 0;
+  std::optional<unsigned long long> memory_mebibytes;
+  bool mps = false;  // a client of an MPS server
+};
+
 struct Failure {
   std::string entry;
   int code = 0;
@@ -36,6 +43,8 @@ struct Failure {
 struct SimInventory {
   std::string driver = "535.261.03";
   std::vector<SimDevice> devices;
+  std::vector<SimProcess> processes;
+  unsigned process_size = 24;  // bytes of each entry that _v2 and _v3 write
   std::vector<Failure> failures;
   std::vector<std::string> hangs;
 

@@ -11,8 +11,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "device/nvml_abi.h"
 #include "inventory.h"
@@ -31,7 +33,6 @@ using mps::sim::SimInventory;
 
 constexpr nvml::Return k_uninitialized = 1;
 constexpr nvml::Return k_invalid_argument = 2;
-constexpr nvml::Return k_insufficient_size = 7;
 constexpr nvml::Return k_gpu_is_lost = 15;
 constexpr nvml::Return k_unknown = 999;
 constexpr unsigned long long k_mebibyte = 1024ULL * 1024;
@@ -104,7 +105,7 @@ nvml::Return device_call(const char* entry, nvml::Handle handle, Body body) {
 
 nvml::Return copy_text(const std::string& text, char* buffer, unsigned size) {
   if (buffer == nullptr) return k_invalid_argument;
-  if (text.size() >= size) return k_insufficient_size;
+  if (text.size() >= size) return nvml::k_insufficient_size;
   std::memcpy(buffer, text.c_str(), text.size() + 1);
   return nvml::k_success;
 }
@@ -129,6 +130,49 @@ unsigned cores_of(const SimDevice& device) {
   const bool small = device.major == 7 || (device.major == 8 && device.minor == 0) ||
                      (device.major == 6 && device.minor == 0);
   return device.sms * (small ? 64 : 128);
+}
+
+// On a MIG device its own; on a GPU those of its MIG devices too, as a privileged caller sees them.
+bool is_on(const SimInventory& inventory, const mps::sim::SimProcess& process,
+           const SimDevice& device) {
+  if (process.uuid == device.uuid) return true;
+  const auto* place = inventory.find(process.uuid);
+  return place != nullptr && place->parent == device.uuid;
+}
+
+nvml::ProcessInfo info_of(const SimInventory& inventory, const mps::sim::SimProcess& process) {
+  nvml::ProcessInfo info{process.pid, nvml::k_memory_not_available, nvml::k_no_instance,
+                         nvml::k_no_instance};
+  if (process.memory_mebibytes) info.used_memory = *process.memory_mebibytes * k_mebibyte;
+  const auto* place = inventory.find(process.uuid);
+  if (place != nullptr && place->parent) {
+    info.gpu_instance = place->place + 1;
+    info.compute_instance = 0;
+  }
+  return info;
+}
+
+nvml::Return list_processes(const char* entry, bool mps, std::optional<unsigned> entry_size,
+                            nvml::Handle handle, unsigned* count, void* entries) {
+  return device_call(entry, handle, [=](const SimInventory& inventory, const SimDevice& device) {
+    std::vector<nvml::ProcessInfo> found;
+    for (const auto& process : inventory.processes) {
+      if (process.mps == mps && is_on(inventory, process, device)) {
+        found.push_back(info_of(inventory, process));
+      }
+    }
+    const bool fit = found.size() <= *count;
+    *count = static_cast<unsigned>(found.size());
+    if (!fit) return nvml::k_insufficient_size;
+    const std::size_t size = entry_size.value_or(inventory.process_size);
+    auto* to = static_cast<unsigned char*>(entries);
+    for (const auto& info : found) {
+      std::memset(to, 0, size);
+      std::memcpy(to, &info, std::min(size, sizeof info));
+      to += size;
+    }
+    return nvml::k_success;
+  });
 }
 
 }  // namespace
@@ -331,6 +375,36 @@ MPS_SIM_ENTRY nvmlDeviceGetPciInfo_v3(nvml::Handle handle, nvml::PciInfo* pci) {
                        if (device.parent) return nvml::k_not_supported;
                        *pci = {};
                        std::snprintf(pci->bus_id, sizeof(pci->bus_id), "%s", device.pci.c_str());
+                       return nvml::k_success;
+                     });
+}
+
+#define MPS_SIM_PROCESSES(name, mps, size)                                               \
+  MPS_SIM_ENTRY name(nvml::Handle handle, unsigned* count, nvml::ProcessInfo* entries) { \
+    return list_processes(#name, mps, size, handle, count, entries);                     \
+  }
+MPS_SIM_PROCESSES(nvmlDeviceGetComputeRunningProcesses, false, 16U)
+MPS_SIM_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v2, false, std::nullopt)
+MPS_SIM_PROCESSES(nvmlDeviceGetComputeRunningProcesses_v3, false, std::nullopt)
+MPS_SIM_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses, true, 16U)
+MPS_SIM_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v2, true, std::nullopt)
+MPS_SIM_PROCESSES(nvmlDeviceGetMPSComputeRunningProcesses_v3, true, std::nullopt)
+#undef MPS_SIM_PROCESSES
+
+MPS_SIM_ENTRY nvmlDeviceGetGpuInstanceId(nvml::Handle handle, unsigned* id) {
+  return device_call("nvmlDeviceGetGpuInstanceId", handle,
+                     [=](const SimInventory&, const SimDevice& device) {
+                       if (!device.parent) return nvml::k_not_supported;
+                       *id = device.place + 1;
+                       return nvml::k_success;
+                     });
+}
+
+MPS_SIM_ENTRY nvmlDeviceGetComputeInstanceId(nvml::Handle handle, unsigned* id) {
+  return device_call("nvmlDeviceGetComputeInstanceId", handle,
+                     [=](const SimInventory&, const SimDevice& device) {
+                       if (!device.parent) return nvml::k_not_supported;
+                       *id = 0;
                        return nvml::k_success;
                      });
 }
