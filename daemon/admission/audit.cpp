@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 #include <utility>
 #include <variant>
 
+#include "base/text.h"
 #include "policy/effective.h"
 
 namespace mps::admission {
@@ -81,6 +81,7 @@ void find_over_memory(const AuditedDevice& device, const std::vector<AuditedSlot
                      .name = process.name,
                      .uid = process.uid,
                      .subject = slot.subject,
+                     .description = slot.description,
                      .used = used,
                      .granted = limit});
   }
@@ -141,6 +142,30 @@ std::uint64_t tolerated_memory(std::uint64_t granted_mebibytes) {
   return std::max(k_memory_tolerance, granted_mebibytes / 10);
 }
 
+std::string why_unusable(const device::DeviceProcesses& told, const std::set<pid_t>& ours,
+                         bool node_pids) {
+  if (!told.error.empty()) return told.error;
+  bool any_of_ours = false;
+  for (const auto& process : told.processes) {
+    if (process.pid == 0) {
+      return "NVML does not tell pids: the supervisor has to be in the node's pid namespace "
+             "(hostPID)";
+    }
+    any_of_ours = any_of_ours || ours.contains(process.pid);
+  }
+  if (node_pids || any_of_ours) return "";
+  return "NVML's pids may be others here: the supervisor has to be in the node's pid namespace "
+         "(hostPID)";
+}
+
+std::string describe_process(const Finding& finding) {
+  auto text = "process " + std::to_string(finding.process.pid) + " (" + printable(finding.name) +
+              ") of uid " + std::to_string(finding.uid);
+  if (finding.subject.empty()) return text;
+  text += ", " + finding.subject + ",";
+  return finding.description.empty() ? text : text + " " + finding.description + ",";
+}
+
 std::string describe(const Finding& finding) {
   switch (finding.kind) {
     case FindingKind::client_without_slot:
@@ -184,7 +209,10 @@ void Audit::note(Finding finding, News& news) {
   }
   auto& kept = place->second;
   kept.missed = 0;
-  if (finding.subject.empty()) finding.subject = kept.finding.subject;
+  if (finding.subject.empty()) {
+    finding.subject = kept.finding.subject;
+    finding.description = kept.finding.description;
+  }
   kept.finding = std::move(finding);
   if (kept.begun) return;
   kept.begun = true;
@@ -228,9 +256,11 @@ Audit::News Audit::look(const AuditInput& input) {
   return news;
 }
 
-void Audit::know(const Finding& finding, const std::string& subject) {
+void Audit::know(const Finding& finding) {
   const auto kept = kept_.find(key_of(finding));
-  if (kept != kept_.end()) kept->second.finding.subject = subject;
+  if (kept == kept_.end()) return;
+  kept->second.finding.subject = finding.subject;
+  kept->second.finding.description = finding.description;
 }
 
 std::vector<Finding> Audit::to_end(const policy::Generation& policies, TimePoint now) {

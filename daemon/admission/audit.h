@@ -13,10 +13,12 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "device/gpu_process.h"
 #include "policy/generation.h"
 #include "share/records.h"
 
@@ -45,7 +47,8 @@ struct AuditedInstance {
 
 struct AuditedSlot {
   share::Slot slot{};
-  std::string subject{};  // the namespace
+  std::string subject{};      // the namespace
+  std::string description{};  // for people: "pod web-0, container cuda"
 };
 
 // With a compute context on a device.
@@ -78,6 +81,7 @@ struct Finding {
   std::string name{};
   uid_t uid = 0;
   std::string subject{};      // the namespace; empty: not known
+  std::string description{};  // for people: "pod web-0, container cuda"
   bool adopted = false;       // never ended
   std::uint64_t used = 0;     // MiB, of client_over_memory
   std::uint64_t granted = 0;  // likewise
@@ -89,7 +93,14 @@ struct Finding {
 constexpr std::uint64_t k_memory_tolerance = 1024;  // MiB; a tenth of the limit where that is more
 std::uint64_t tolerated_memory(std::uint64_t granted_mebibytes);
 
-// Sentences for people, without who it is.
+// Whether what NVML says of a device's processes can be used, and why not; empty: it can.
+// `node_pids`: we are in the node's own pid namespace. Elsewhere NVML's pids may be strangers,
+// unless a process of ours, which is known to use the device, is among them.
+std::string why_unusable(const device::DeviceProcesses& told, const std::set<pid_t>& ours,
+                         bool node_pids);
+
+// "process 12 (train) of uid 1000, team-a, pod web-0,"; what it does: "is a client of …".
+std::string describe_process(const Finding& finding);
 std::string describe(const Finding& finding);
 
 // Whether the policy of the finding's namespace has it ended. Never without a namespace, who was
@@ -108,8 +119,8 @@ class Audit {
   };
   News look(const AuditInput& input);
 
-  // Whose process it is, as far as that was found out after it had begun.
-  void know(const Finding& finding, const std::string& subject);
+  // Its namespace and description, found out after it had begun.
+  void know(const Finding& finding);
   // Who is to be ended now: those that last, and again after a while.
   std::vector<Finding> to_end(const policy::Generation& policies, TimePoint now);
 

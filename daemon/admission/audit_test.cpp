@@ -25,7 +25,8 @@ AuditedSlot slot(pid_t pid, std::optional<std::uint64_t> memory, share::Admissio
            .device = "GPU-A",
            .process = {pid, 7},
            .grant = {.pinned_memory_mebibytes = memory}},
-          "team-a"};
+          "team-a",
+          "pod web-0"};
 }
 
 AuditedProcess process(pid_t pid, std::uint64_t memory = 0) {
@@ -298,7 +299,9 @@ TEST_CASE("who lasts is to be ended, and asked for again after a while") {
   const auto begun = audit.look(input).begun;
   REQUIRE(begun.size() == 1);
   CHECK(audit.to_end(*in_force, start).empty());  // nobody knows whose it is
-  audit.know(begun[0], "team-a");
+  auto known = begun[0];
+  known.subject = "team-a";
+  audit.know(known);
   CHECK(told(audit.to_end(*in_force, start)) == "client_without_slot 12");
   audit.look(input);
   CHECK(audit.to_end(*in_force, start + 59s).empty());
@@ -307,7 +310,29 @@ TEST_CASE("who lasts is to be ended, and asked for again after a while") {
   CHECK(audit.to_end(*in_force, start + 200s).empty());
 }
 
+TEST_CASE("NVML's pids are believed where they are the node's, or one of ours is among them") {
+  const device::DeviceProcesses two{"GPU-A", {{.pid = 11}, {.pid = 12}}, ""};
+  const std::string strangers =
+      "NVML's pids may be others here: the supervisor has to be in the node's pid namespace "
+      "(hostPID)";
+  CHECK(why_unusable(two, {}, true).empty());
+  CHECK(why_unusable(two, {12, 13}, false).empty());
+  CHECK(why_unusable(two, {13}, false) == strangers);
+  CHECK(why_unusable({"GPU-A", {}, ""}, {13}, false) == strangers);
+  CHECK(why_unusable({"GPU-A", {}, ""}, {13}, true).empty());
+  CHECK(why_unusable({"GPU-A", {{.pid = 0}}, ""}, {}, true) ==
+        "NVML does not tell pids: the supervisor has to be in the node's pid namespace (hostPID)");
+  CHECK(why_unusable({"GPU-A", {}, "nvmlInit: Driver Not Loaded"}, {}, true) ==
+        "nvmlInit: Driver Not Loaded");
+}
+
 TEST_CASE("what is said of them") {
+  Finding who{.process = {12, 7}, .name = "tr\nain", .uid = 1000};
+  CHECK(describe_process(who) == "process 12 (tr\\x0aain) of uid 1000");
+  who.subject = "team-a";
+  CHECK(describe_process(who) == "process 12 (tr\\x0aain) of uid 1000, team-a,");
+  who.description = "pod web-0";
+  CHECK(describe_process(who) == "process 12 (tr\\x0aain) of uid 1000, team-a, pod web-0,");
   Finding finding{.kind = k_without_slot, .instance = "gpu0.shared"};
   CHECK(describe(finding) == "is a client of gpu0.shared that no gate has let in");
   finding.adopted = true;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/admissions.h"
+#include "api/audit.h"
 #include "api/shares.h"
 #include "base/result.h"
 #include "device/device.h"
@@ -48,6 +49,7 @@ class Agent {
 
   [[nodiscard]] virtual PolicyStatus policies() const = 0;
   [[nodiscard]] virtual AdmissionStatus admissions() const = 0;
+  [[nodiscard]] virtual AuditStatus audit() const = 0;
   // The devices that MPS can run on, as policies see them.
   [[nodiscard]] virtual std::vector<policy::DeviceFacts> device_facts() const = 0;
 

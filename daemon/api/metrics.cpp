@@ -174,11 +174,27 @@ void of_admissions(Exposition& out, const AdmissionStatus& status) {
   of_refusals(out, status.refused);
 }
 
+void of_audit(Exposition& out, const AuditStatus& audit) {
+  if (audit.devices.empty()) return;
+  const auto labels = [](const AuditCount& count) {
+    return label("device", count.device) + "," + label("kind", count.kind);
+  };
+  out.family("audit_known", "gauge",
+             "1 if NVML says who uses the device, so that all kinds can be found.");
+  for (const auto& device : audit.devices) {
+    out.sample(label("device", device.device), std::uint64_t{device.known ? 1U : 0U});
+  }
+  out.family("audit_findings", "gauge", "Processes that break the rules now.");
+  for (const auto& count : audit.counts) out.sample(labels(count), count.standing);
+  out.family("audit_found_total", "counter", "Processes found to break the rules.");
+  for (const auto& count : audit.counts) out.sample(labels(count), count.found);
+}
+
 }  // namespace
 
 std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot>& instances,
                            const JournalCounts& journal, const PolicyStatus& policies,
-                           const AdmissionStatus& admissions) {
+                           const AdmissionStatus& admissions, const AuditStatus& audit) {
   Exposition out;
   out.family("build_info", "gauge", "The version of the supervisor; always 1.");
   out.sample(label("version", status.version), std::uint64_t{1});
@@ -206,6 +222,7 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
   per_instance(out, instances, [](const Snapshot& instance) { return instance.unknown_log_lines; });
   instance_limits(out, instances);
   of_admissions(out, admissions);
+  of_audit(out, audit);
   of_policies(out, policies);
   out.family("events_total", "counter", "Events recorded in the life of the journal.");
   out.sample("", journal.events);

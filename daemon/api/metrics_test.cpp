@@ -39,8 +39,9 @@ TEST_CASE("the metrics, whole") {
   generation.number = 3;
   generation.hash = "0123456789ab";
   policies.generation = std::make_shared<const mps::policy::Generation>(generation);
-  CHECK(render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}, policies, {}) ==
-        R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
+  CHECK(
+      render_metrics({"0.1.0", 1, {}, false, "x", "", ""}, {instance}, {17, 5}, policies, {}, {}) ==
+      R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
 # TYPE mps_supervisor_build_info gauge
 mps_supervisor_build_info{version="0.1.0"} 1
 # HELP mps_supervisor_ready 1 if every capable device has an instance that serves.
@@ -113,7 +114,7 @@ mps_supervisor_events_total 17
 # TYPE mps_supervisor_journal_write_errors_total counter
 mps_supervisor_journal_write_errors_total 5
 )");
-  const auto text = render_metrics({}, {unlimited}, {}, policies, {});
+  const auto text = render_metrics({}, {unlimited}, {}, policies, {}, {});
   CHECK(text.find("thread_limit_percent{") == std::string::npos);
   CHECK(text.find("memory_limit_bytes{") == std::string::npos);
 }
@@ -127,7 +128,7 @@ TEST_CASE("the metrics of admissions") {
   status.devices.push_back({"GPU-0a", "gpu0", {5, 62.5, 62.5, 2048}, 2, 200, {}});
   status.refused[mps::share::Code::quota_clients] = 7;
   PolicyStatus policies{test::generation_of({}), {}, "", ""};
-  const auto text = render_metrics({}, {}, {}, policies, status);
+  const auto text = render_metrics({}, {}, {}, policies, status, {});
   const auto begin = text.find("# HELP mps_supervisor_admissions ");
   const auto end = text.find("# HELP mps_supervisor_policy_generation ");
   CHECK(text.substr(begin, end - begin) ==
@@ -175,7 +176,8 @@ mps_supervisor_refused_total{code="uid_conflict"} 0
 mps_supervisor_refused_total{code="too_many_waiting"} 0
 )");
   status.gated = false;
-  CHECK(render_metrics({}, {}, {}, policies, status).find("refused_total") == std::string::npos);
+  CHECK(render_metrics({}, {}, {}, policies, status, {}).find("refused_total") ==
+        std::string::npos);
 }
 
 TEST_CASE("addresses to listen on") {
@@ -231,4 +233,29 @@ TEST_CASE("health over TCP") {
   CHECK(second.error().message == "listen on " + taken + ": Address already in use");
   reactor.run([&] { server.reset(); });
   reactor.finish();
+}
+
+TEST_CASE("the metrics of the audit") {
+  AuditStatus audit;
+  audit.devices = {{"GPU-0a", true}, {"GPU-0b", false}};
+  audit.counts = {{"GPU-0a", "outside_mps", 1, 4}, {"GPU-0b", "client_without_slot", 0, 0}};
+  const PolicyStatus policies{test::generation_of({}), {}, "", ""};
+  const auto text = render_metrics({}, {}, {}, policies, {}, audit);
+  const auto begin = text.find("# HELP mps_supervisor_audit_known ");
+  const auto end = text.find("# HELP mps_supervisor_policy_generation ");
+  CHECK(
+      text.substr(begin, end - begin) ==
+      R"(# HELP mps_supervisor_audit_known 1 if NVML says who uses the device, so that all kinds can be found.
+# TYPE mps_supervisor_audit_known gauge
+mps_supervisor_audit_known{device="GPU-0a"} 1
+mps_supervisor_audit_known{device="GPU-0b"} 0
+# HELP mps_supervisor_audit_findings Processes that break the rules now.
+# TYPE mps_supervisor_audit_findings gauge
+mps_supervisor_audit_findings{device="GPU-0a",kind="outside_mps"} 1
+mps_supervisor_audit_findings{device="GPU-0b",kind="client_without_slot"} 0
+# HELP mps_supervisor_audit_found_total Processes found to break the rules.
+# TYPE mps_supervisor_audit_found_total counter
+mps_supervisor_audit_found_total{device="GPU-0a",kind="outside_mps"} 4
+mps_supervisor_audit_found_total{device="GPU-0b",kind="client_without_slot"} 0
+)");
 }

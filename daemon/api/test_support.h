@@ -95,6 +95,7 @@ class FakeAgent : public Agent {
   [[nodiscard]] std::vector<instance::Snapshot> instances() const override { return instances_; }
   [[nodiscard]] PolicyStatus policies() const override { return policies_; }
   [[nodiscard]] AdmissionStatus admissions() const override { return admissions_; }
+  [[nodiscard]] AuditStatus audit() const override { return audit_; }
   [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override { return facts_; }
   VerbResult drain(const std::string& instance) override { return verb("drain " + instance); }
   VerbResult undrain(const std::string& instance) override { return verb("undrain " + instance); }
@@ -131,6 +132,7 @@ class FakeAgent : public Agent {
   std::vector<instance::Snapshot> instances_{sample_instance()};
   AdmissionStatus admissions_;
   std::vector<ShareView> shares_;
+  AuditStatus audit_;
   std::vector<std::string> calls_;
   std::optional<VerbError> refusal_;
   bool broken_ = false;

@@ -71,6 +71,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Setti
       new Supervisor(io, std::move(settings), std::move(programs), std::move(environment),
                      std::move(lock), std::move(*log), std::move(*follower), std::move(*ledger)));
   if (auto opened = supervisor->open_desk(); !opened) return opened.error();
+  supervisor->auditor_ = supervisor->make_auditor();
   if (auto opened = supervisor->open_sockets(); !opened) return opened.error();
   return supervisor;
 }
@@ -110,6 +111,7 @@ Supervisor::~Supervisor() {
   policies_->close();
   fleet_.close();
   if (share_keeper_) share_keeper_->close();
+  if (auditor_) auditor_->close();
   if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
 }
@@ -161,6 +163,7 @@ asio::awaitable<void> Supervisor::run() {
   settle_instances();
   co_spawn(io_, watch_devices(), asio::detached);
   co_spawn(io_, watch_disks(), asio::detached);
+  auditor_->start();
   if (const auto interval = watchdog_interval()) {
     co_spawn(io_, keep_watchdog(*interval), asio::detached);
   }
@@ -342,6 +345,7 @@ asio::awaitable<void> Supervisor::keep_watchdog(std::chrono::microseconds interv
 
 asio::awaitable<void> Supervisor::end() {
   ending_ = true;
+  auditor_->close();
   fleet_.freeze();
   policies_->close();
   if (settings_.stop_instances) {

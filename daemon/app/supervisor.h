@@ -17,6 +17,7 @@
 #include "api/event_log.h"
 #include "api/metrics.h"
 #include "api/server.h"
+#include "app/auditor.h"
 #include "app/fleet.h"
 #include "app/gated_entrance.h"
 #include "app/journal_recorder.h"
@@ -48,11 +49,10 @@ class Supervisor : public api::Agent {
   // api::Agent
   [[nodiscard]] api::AgentStatus status() const override;
   [[nodiscard]] device::Inventory inventory() const override { return inventory_; }
-  [[nodiscard]] std::vector<instance::Snapshot> instances() const override {
-    return fleet_.snapshots();
-  }
+  [[nodiscard]] std::vector<instance::Snapshot> instances() const override;
   [[nodiscard]] api::PolicyStatus policies() const override;
   [[nodiscard]] api::AdmissionStatus admissions() const override;
+  [[nodiscard]] api::AuditStatus audit() const override { return auditor_->status(); }
   [[nodiscard]] std::vector<policy::DeviceFacts> device_facts() const override;
   VerbResult drain(const std::string& instance) override;
   VerbResult undrain(const std::string& instance) override;
@@ -77,6 +77,7 @@ class Supervisor : public api::Agent {
   Result<void> open_desk();
   std::shared_ptr<GatedEntrance> make_gate(const WantedInstance& wanted,
                                            const instance::Layout& layout);
+  std::shared_ptr<Auditor> make_auditor();
   [[nodiscard]] gate::LearnSettings lesson_settings() const;
   boost::asio::awaitable<void> learn_opening();
   void tell_gates();
@@ -110,6 +111,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
   std::shared_ptr<admission::AdmissionServer> admission_server_;
   std::shared_ptr<ShareKeeper> share_keeper_;  // likewise
+  std::shared_ptr<Auditor> auditor_;
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;
   std::vector<std::weak_ptr<GatedEntrance>> gates_;

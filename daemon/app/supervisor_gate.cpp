@@ -6,6 +6,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <utility>
 
+#include "app/bypass.h"
 #include "app/supervisor.h"
 
 namespace mps::app {
@@ -85,6 +86,40 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
   gates_.push_back(gate);
   return gate;
 }
+
+// ---- what no gate can see ----
+
+std::shared_ptr<Auditor> Supervisor::make_auditor() {
+  AuditorSources sources;
+  sources.instances = [this] { return fleet_.snapshots(); };
+  sources.ledger = [this] { return desk_ ? &desk_->ledger() : nullptr; };
+  if (!settings_.devices) {
+    sources.processes = [this](std::vector<std::string> uuids) {
+      return devices_->processes(std::move(uuids));
+    };
+  }
+  sources.policies = [keeper = policies_] { return keeper->reading().generation; };
+  sources.resolver = std::make_shared<identity::Resolver>(resolver_settings(settings_));
+  sources.say = [this](const std::string& kind, const std::string& instance,
+                       const std::string& message) { say_of(kind, instance, message); };
+  return std::make_shared<Auditor>(io_.get_executor(),
+                                   AuditorSettings{.node_pids = in_node_pid_namespace()},
+                                   std::move(sources));
+}
+
+std::vector<instance::Snapshot> Supervisor::instances() const {
+  auto all = fleet_.snapshots();
+  for (auto& instance : all) {
+    const auto device =
+        std::find_if(inventory_.devices.begin(), inventory_.devices.end(),
+                     [&instance](const auto& one) { return one.uuid == instance.device; });
+    instance.bypass = bypass_of(instance, device == inventory_.devices.end() ? nullptr : &*device,
+                                auditor_->knows(instance.device));
+  }
+  return all;
+}
+
+// ---- what gates have to know ----
 
 void Supervisor::tell_gates() {
   const auto devices = device_facts();

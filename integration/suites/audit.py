@@ -1,0 +1,110 @@
+"""What no gate can see: who came past it, has too much memory, or goes around MPS."""
+
+import os
+import subprocess
+
+import harness
+from gate_kit import SHARED, GateSuite, Program, for_everybody
+from harness import OPTIONS, wait_until
+
+DEVICE = "GPU-00000000-0000-0000-0000-000000000000"
+KINDS = ("client_without_slot", "client_over_memory", "outside_mps")
+# The kernel's number of the first one; in others NVML's pids may be strangers.
+NODE_PIDS = os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
+
+
+class Audit(GateSuite):
+    def with_nvml(self, policies, **settings):
+        """Gated and started; NVML is the simulated one, and lists whom hardware() was told."""
+        supervisor = self.supervisor(policies, devices="auto", **settings)
+        supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
+        supervisor.nvml = supervisor.root / "nvml"
+        supervisor.environment["MPS_SIM_NVML"] = str(supervisor.nvml)
+        self.hardware(supervisor)
+        return supervisor.start(wait_ready=[SHARED])
+
+    def hardware(self, supervisor, *processes):
+        lines = [f"gpu {DEVICE} mode=exclusive-process"]
+        lines += [f"process {DEVICE} {pid} {more}" for pid, more in processes]
+        fresh = supervisor.root / "nvml.new"
+        fresh.write_text("\n".join(lines) + "\n")
+        os.rename(fresh, supervisor.nvml)
+
+    def past_the_gate(self, supervisor):
+        """As a user of the node can: through the daemon's own directory."""
+        program = Program(
+            supervisor, prefix=("env", f"CUDA_MPS_PIPE_DIRECTORY={supervisor.pipe()}")
+        )
+        program.answer()
+        return program
+
+    def of_mps(self, supervisor):
+        """What NVML lists besides: the server, where one lives."""
+        if supervisor.backend.real:
+            return []
+        server = wait_until(lambda: supervisor.instance()["server"], "a server")["pid"]
+        return [(server, "memory=30")]
+
+    def test_is_found_and_said_once_and_its_end(self):
+        if not NODE_PIDS and OPTIONS.backend.startswith("real"):
+            self.skipTest("without a server NVML is believed in the node's pid namespace only")
+        supervisor = self.with_nvml(for_everybody(client={"pinnedDeviceMemory": "2Gi"}))
+        within, over = Program(supervisor), Program(supervisor)
+        within.answer()
+        over.answer()
+        past = self.past_the_gate(supervisor)
+        outside = subprocess.Popen(["sleep", "1000"])
+        supervisor.helpers.append(outside)
+        usual = [*self.of_mps(supervisor), (within.pid, "memory=2100 mps=on")]
+        self.hardware(
+            supervisor,
+            *usual,
+            (over.pid, "memory=5000 mps=on"),
+            (past.pid, "memory=100 mps=on"),
+            (outside.pid, "memory=400"),
+        )
+        found = {kind: supervisor.events.wait(kind, instance=SHARED) for kind in KINDS}
+        self.check_messages(found, past.pid, over.pid, outside.pid)
+        # With a server the exclusive mode keeps everybody else out; without one they are found.
+        bypass = "audited" if supervisor.backend.real else "closed"
+        self.assertEqual(supervisor.instance()["bypass"], bypass)
+
+        past.end()
+        outside.kill()
+        outside.wait()
+        self.hardware(supervisor, *usual, (over.pid, "memory=2100 mps=on"))
+        supervisor.events.wait("violation_over", count=3)
+        ended = {event["message"] for event in supervisor.events.of("violation_over")}
+        for pid, kind in zip((past.pid_was, over.pid, outside.pid), KINDS):
+            self.assertTrue(
+                any(f"process {pid} (" in line and f"no longer {kind}" in line for line in ended),
+                (pid, kind, ended),
+            )
+        for kind in KINDS:
+            self.assertEqual(len(supervisor.events.of(kind)), 1, kind)
+
+    def check_messages(self, found, past, over, outside):
+        uid = os.geteuid()
+        message = found["client_without_slot"]["message"]
+        self.assertIn(f"process {past} (mps-probe) of uid {uid}", message)
+        self.assertIn(f" is a client of {SHARED} that no gate has let in", message)
+        message = found["client_over_memory"]["message"]
+        self.assertIn(f"process {over} (mps-probe) of uid {uid}, ", message)
+        self.assertIn(" has 5000Mi of the device's memory, and may have 2048Mi", message)
+        message = found["outside_mps"]["message"]
+        self.assertIn(f"process {outside} (sleep) of uid {uid}", message)
+        self.assertIn(f" uses the device of {SHARED} without MPS, and without limits", message)
+
+    def test_nvml_that_knows_nothing_is_said_and_accuses_nobody(self):
+        supervisor = self.with_nvml(None)
+        outside = subprocess.Popen(["sleep", "1000"])
+        supervisor.helpers.append(outside)
+        self.hardware(supervisor, (0, "memory=400"), (outside.pid, "memory=400"))
+        blind = supervisor.events.wait("audit_blind", instance=SHARED)
+        self.assertIn("NVML does not tell pids", blind["message"])
+        self.assertEqual(supervisor.instance()["bypass"], "open")
+        self.assertEqual(supervisor.events.of("outside_mps"), [])
+
+
+if __name__ == "__main__":
+    harness.main()
