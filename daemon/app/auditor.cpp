@@ -41,6 +41,11 @@ bool is_settled(instance::State state) {
          state == State::failed;
 }
 
+// As process 1 we are the parent of everybody's orphans.
+bool is_child_of_ours(pid_t parent) {
+  return parent == ::getpid() && parent != 1;
+}
+
 bool has_server(const instance::Snapshot& instance) {
   return instance.server && instance.server->pid != 0;
 }
@@ -237,7 +242,7 @@ admission::AuditedDevice Auditor::audited(const device::DeviceProcesses& device,
     if (fact == facts.end()) continue;
     const auto& of_it = fact->second;
     const bool is_ours =
-        mps.contains(process.pid) || mps.contains(of_it.parent) || of_it.parent == ::getpid();
+        mps.contains(process.pid) || mps.contains(of_it.parent) || is_child_of_ours(of_it.parent);
     audited.processes.push_back({.process = {process.pid, of_it.start_ticks},
                                  .name = of_it.name,
                                  .uid = of_it.uid,

@@ -1,6 +1,7 @@
 """What no gate can see: who came past it, has too much memory, or goes around MPS."""
 
 import os
+import signal
 import subprocess
 
 import harness
@@ -48,7 +49,7 @@ class Audit(GateSuite):
     def test_is_found_and_said_once_and_its_end(self):
         if not NODE_PIDS and OPTIONS.backend.startswith("real"):
             self.skipTest("without a server NVML is believed in the node's pid namespace only")
-        supervisor = self.with_nvml(for_everybody(client={"pinnedDeviceMemory": "2Gi"}))
+        supervisor = self.with_nvml(for_everybody(memory="2Gi"))
         within, over = Program(supervisor), Program(supervisor)
         within.answer()
         over.answer()
@@ -64,7 +65,8 @@ class Audit(GateSuite):
             (outside.pid, "memory=400"),
         )
         found = {kind: supervisor.events.wait(kind, instance=SHARED) for kind in KINDS}
-        self.check_messages(found, past.pid, over.pid, outside.pid)
+        pids = (past.pid, over.pid, outside.pid)
+        self.check_messages(found, *pids)
         # With a server the exclusive mode keeps everybody else out; without one they are found.
         bypass = "audited" if supervisor.backend.real else "closed"
         self.assertEqual(supervisor.instance()["bypass"], bypass)
@@ -75,7 +77,7 @@ class Audit(GateSuite):
         self.hardware(supervisor, *usual, (over.pid, "memory=2100 mps=on"))
         supervisor.events.wait("violation_over", count=3)
         ended = {event["message"] for event in supervisor.events.of("violation_over")}
-        for pid, kind in zip((past.pid_was, over.pid, outside.pid), KINDS):
+        for pid, kind in zip(pids, KINDS):
             self.assertTrue(
                 any(f"process {pid} (" in line and f"no longer {kind}" in line for line in ended),
                 (pid, kind, ended),
@@ -94,6 +96,22 @@ class Audit(GateSuite):
         message = found["outside_mps"]["message"]
         self.assertIn(f"process {outside} (sleep) of uid {uid}", message)
         self.assertIn(f" uses the device of {SHARED} without MPS, and without limits", message)
+
+    def test_who_was_let_in_is_never_found(self):
+        supervisor = self.with_nvml(None)
+        inside = [Program(supervisor) for _ in range(3)]
+        for program in inside:
+            program.answer()
+        supervisor.kill9()
+        mark = supervisor.events.last_id()
+        supervisor.start(wait_ready=[SHARED])
+        os.kill(supervisor.gate_pid(), signal.SIGKILL)
+        supervisor.events.wait("gate_lost", mark)
+        supervisor.wait_open()
+        past = self.past_the_gate(supervisor)
+        found = supervisor.events.wait("client_without_slot", instance=SHARED)
+        self.assertIn(f"process {past.pid} ", found["message"])
+        self.assertEqual(len(supervisor.events.of("client_without_slot")), 1)
 
     def test_nvml_that_knows_nothing_is_said_and_accuses_nobody(self):
         supervisor = self.with_nvml(None)

@@ -187,6 +187,8 @@ class GatedSupervisor(Supervisor):
         self.targets = {}
         for folder in self.backend.programs:
             for path in folder.glob("nvidia-cuda-mps-*"):
+                if path.name in self.targets:
+                    continue  # the first folder counts, as in a PATH
                 self.targets[path.name] = path
                 (self.programs / path.name).symlink_to(path)
         self.settings["mpsPath"] = [str(self.programs)]
