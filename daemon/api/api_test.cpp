@@ -128,6 +128,7 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
   agent.inventory_.error = "NVML: not there";
   agent.policies_.generation = test::generation_of({{"a.yaml", ""}});
   agent.policies_.error = "cannot read it";
+  agent.audit_.counts = {{"GPU-0a", "client_without_slot", 0, 3}, {"GPU-0a", "outside_mps", 2, 2}};
   log->append(test::event("control_started", ""));
   CHECK(json::parse(reply("GET", "/v1/status").body) == json::parse(R"({
     "version": "0.1.0", "pid": 12, "startedAt": "2026-11-20T09:00:00.000Z", "ready": false,
@@ -136,6 +137,7 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
     "devicesError": "NVML: not there", "instances": 1, "instancesByState": {"failed": 1},
     "clients": 1, "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}],
     "noCeiling": [],
+    "findings": [{"device": "GPU-0a", "kind": "outside_mps", "processes": 2}],
     "policies": {"generation": 1, "hash": ")" + agent.policies_.generation->hash +
                                                                     R"(",
                  "changedAt": "2026-11-20T09:00:00.000Z",

@@ -77,6 +77,15 @@ void add_missing_ceilings(json& list, const instance::Snapshot& instance) {
   if (!limits.pinned_memory_mebibytes) add("pinnedDeviceMemory", instance.memory_from);
 }
 
+json findings_to_json(const AuditStatus& audit) {
+  auto list = json::array();
+  for (const auto& count : audit.counts) {
+    if (count.standing == 0) continue;
+    list.push_back({{"device", count.device}, {"kind", count.kind}, {"processes", count.standing}});
+  }
+  return list;
+}
+
 }  // namespace
 
 json to_json(const Event& event) {
@@ -194,6 +203,7 @@ json status_to_json(const Agent& agent, const EventLog& log) {
   status["clients"] = clients;
   status["lastErrors"] = errors;
   status["noCeiling"] = missing;
+  status["findings"] = findings_to_json(agent.audit());
   status["policies"] = to_json(agent.policies());
   status["lastEventId"] = log.last_id();
   status["journalWriteErrors"] = log.write_errors();

@@ -113,6 +113,16 @@ std::string errors_text(const json& errors) {
   return out;
 }
 
+std::string findings_text(const json& findings) {
+  std::string out;
+  if (!findings.is_array()) return out;
+  for (const auto& finding : findings) {
+    out += printable(text(finding, {"device"})) + ": " + text(finding, {"processes"}) + " " +
+           printable(text(finding, {"kind"})) + ", see mps-ctl events\n";
+  }
+  return out;
+}
+
 std::string states_text(const json& states) {
   std::string list;
   if (!states.is_object()) return list;
@@ -213,7 +223,7 @@ std::string status_text(const json& status, SystemTime now) {
     labelled(out, "journal", failed_writes + " writes failed");
   }
   return out + errors_text(field(status, {"lastErrors"})) +
-         ceilings_text(field(status, {"noCeiling"}));
+         findings_text(field(status, {"findings"})) + ceilings_text(field(status, {"noCeiling"}));
 }
 
 std::string devices_text(const json& devices, bool wide) {

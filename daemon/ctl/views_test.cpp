@@ -141,6 +141,13 @@ TEST_CASE("status") {
         "instances  0\n");
 }
 
+TEST_CASE("status: what the audit has found") {
+  const auto status = json::parse(R"j({"version": "0.1.0", "pid": 12, "ready": true,
+    "findings": [{"device": "GPU-0a", "kind": "outside_mps", "processes": 2}]})j");
+  const auto said = status_text(status, now());
+  CHECK(said.ends_with("GPU-0a: 2 outside_mps, see mps-ctl events\n"));
+}
+
 TEST_CASE("status: a line for each instance without a ceiling, and not too many") {
   auto status = json::parse(R"j({"version": "0.1.0", "pid": 12, "ready": true,
     "lastErrors": [{"instance": "gpu1.shared", "message": "no program"}], "noCeiling": [
