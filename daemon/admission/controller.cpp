@@ -22,6 +22,7 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t k_being_looked_up = 16384;
+constexpr std::size_t k_most_terminated = 128;  // more than MPS has clients
 constexpr std::size_t k_cgroups_at_a_time = 256;
 constexpr std::chrono::milliseconds k_look_at_cgroups_again{1000};
 constexpr std::chrono::milliseconds k_watch_again{1000};
@@ -32,6 +33,20 @@ bool is_over(const share::Process& process) {
   if (::kill(process.pid, 0) != 0 && errno == ESRCH) return true;
   const auto stat = process::Proc().stat(process.pid);
   return stat && (stat->start_time != process.start_ticks || stat->state == 'Z');
+}
+
+Terminated summary(const std::vector<Ended>& endings, bool more) {
+  Terminated summary;
+  for (const auto& ending : endings) {
+    if (ending.kind == Ended::Kind::ended) summary.asked.push_back(ending.process.pid);
+    if (ending.kind != Ended::Kind::failed) continue;
+    summary.failed.push_back(std::to_string(ending.process.pid) + ": " + ending.why);
+  }
+  if (more) {
+    summary.failed.push_back("there are more than " + std::to_string(k_most_terminated) +
+                             "; ask again for the rest");
+  }
+  return summary;
 }
 
 }  // namespace
@@ -439,9 +454,39 @@ void Controller::standing(Peer peer,
 
 void Controller::terminate_own(Peer peer,
                                std::function<void(std::variant<Terminated, share::Refusal>)> told) {
-  asio::post(executor_, [told = std::move(told), instance = peer.instance] {
-    told(share::not_ready(instance, "not able to terminate clients yet"));
+  if (!sources_.terminate || being_looked_up_ >= k_being_looked_up) {
+    asio::post(executor_, [told = std::move(told), instance = peer.instance] {
+      told(share::not_ready(instance, "not able to terminate clients now"));
+    });
+    return;
+  }
+  const auto kept = std::make_shared<const Peer>(std::move(peer));
+  find_out(kept, [kept, told = std::move(told)](Controller& self, const FoundOut& found) {
+    if (const auto* unknown = std::get_if<identity::Unidentified>(&found.who)) {
+      return told(share::unidentified(unknown->reason));
+    }
+    self.terminate_clients(*kept, std::get<identity::Identity>(found.who), told);
   });
+}
+
+// One request of a container at a time: each takes the instance's one command session.
+void Controller::terminate_clients(
+    const Peer& peer, const identity::Identity& who,
+    const std::function<void(std::variant<Terminated, share::Refusal>)>& told) {
+  const auto share = peer.instance + "/" + peer.share;
+  auto processes = ledger_.processes_of(share, who.container, k_most_terminated + 1);
+  if (processes.empty()) return told(Terminated{});
+  const auto whose = share + " " + who.container;
+  if (!terminating_.insert(whose).second) {
+    return told(share::too_many_waiting(describe(who), 1, 1));
+  }
+  const bool more = processes.size() > k_most_terminated;
+  if (more) processes.pop_back();
+  sources_.terminate(peer.instance, std::move(processes),
+                     [weak = weak_from_this(), whose, more, told](const auto& endings) {
+                       if (const auto self = weak.lock()) self->terminating_.erase(whose);
+                       told(summary(endings, more));
+                     });
 }
 
 }  // namespace mps::admission

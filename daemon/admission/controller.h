@@ -33,6 +33,13 @@ struct ControllerSettings {
   std::chrono::milliseconds wait{60000};
 };
 
+// What came of the end of a client that was asked for.
+struct Ended {
+  enum class Kind { ended, was_none, failed } kind = Kind::failed;
+  share::Process process{};
+  std::string why{};  // it failed
+};
+
 struct ControllerSources {
   std::shared_ptr<const identity::Resolver> resolver;
   std::function<std::shared_ptr<const policy::Generation>()> policies;
@@ -40,6 +47,11 @@ struct ControllerSources {
   std::function<void(const std::string& kind, const std::string& instance,
                      const std::string& message)>
       say;
+  // Has these clients of an instance ended through MPS, and tells of each of them, within 30 s and
+  // not from within the call. None: that is not possible.
+  std::function<void(const std::string& instance, std::vector<share::Process> processes,
+                     std::function<void(const std::vector<Ended>&)> told)>
+      terminate{};
 };
 
 class Controller final : public Desk, public std::enable_shared_from_this<Controller> {
@@ -144,6 +156,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void look_at_cgroups();
   void set_alarm();
   void set_cgroup_alarm();
+  void terminate_clients(const Peer& peer, const identity::Identity& who,
+                         const std::function<void(std::variant<Terminated, share::Refusal>)>& told);
   [[nodiscard]] std::optional<share::Process> process_of(pid_t pid) const;
 
   boost::asio::any_io_executor executor_;
@@ -162,6 +176,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   std::optional<share::TimePoint> alarm_at_{};
   std::map<std::string, Place> places_;  // by instance
   std::map<RequestId, Asking> asking_;
+  std::set<std::string> terminating_;  // containers, by share, whose clients are being ended
   std::size_t being_looked_up_ = 0;
   RequestId next_request_ = 1;
   std::map<share::SlotId, share::AdmissionId> slots_;

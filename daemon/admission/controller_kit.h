@@ -91,6 +91,10 @@ struct Kit {
         {std::make_shared<identity::Resolver>(resolver), [this] { return generation; },
          [this](const std::string& kind, const std::string& instance, const std::string& message) {
            said.push_back(kind + " " + instance + ": " + message);
+         },
+         [this](const std::string& instance, std::vector<share::Process> processes,
+                std::function<void(const std::vector<Ended>&)> told) {
+           terminations.push_back({instance, std::move(processes), std::move(told)});
          }});
     REQUIRE(opened.has_value());
     desk = *opened;
@@ -150,6 +154,21 @@ struct Kit {
       }
     });
   }
+  // What a process of a container is told that wants its clients ended goes into `ended`.
+  void terminate_own(const Program& program) {
+    Peer peer{"gpu0.shared", "open", program.pid(), ::getuid(), ::getgid(), {}};
+    peer.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, program.pid(), 0)));
+    desk->terminate_own(std::move(peer), [this](
+                                             const std::variant<Terminated, share::Refusal>& told) {
+      if (const auto* refusal = std::get_if<share::Refusal>(&told)) {
+        return ended.push_back(std::string(to_string(refusal->code)) + ": " + refusal->sentence);
+      }
+      const auto& done = std::get<Terminated>(told);
+      std::string text = std::to_string(done.asked.size()) + " ended";
+      for (const auto& why : done.failed) text += "; " + why;
+      ended.push_back(text);
+    });
+  }
   void until_told(std::size_t turn, const std::string& what) {
     until([&] { return !answers[turn].empty(); });
     CHECK(answers[turn] == what);
@@ -159,7 +178,13 @@ struct Kit {
   fs::path folder;
   std::shared_ptr<const policy::Generation> generation;
   std::shared_ptr<Controller> desk;
-  std::vector<std::string> said, answers;
+  std::vector<std::string> said, answers, ended;
+  struct Termination {
+    std::string instance;
+    std::vector<share::Process> processes;
+    std::function<void(const std::vector<Ended>&)> told;
+  };
+  std::vector<Termination> terminations;
   std::vector<share::SlotId> slots;
   std::uint64_t generations = 0;
 };

@@ -222,3 +222,91 @@ TEST_CASE("a damaged checkpoint is said, and what can be read of it counts") {
                            "that they spoke of go on, and count as adopted");
   CHECK(kit.desk->ledger().slot_count() == 1);
 }
+
+namespace {
+
+std::vector<pid_t> pids_of(const std::vector<share::Process>& processes) {
+  std::vector<pid_t> pids;
+  for (const auto& process : processes) pids.push_back(process.pid);
+  return pids;
+}
+
+// Two programs of a.service and one of b.service are let in; a third of a.service is none.
+struct Clients : Kit {
+  Clients() {
+    const std::string three =
+        std::string(k_policies)
+            .replace(std::string(k_policies).find("clients: 1"), 10, "clients: 3");
+    generation = policy::next_generation({}, {{"all.yaml", three, ""}}, {});
+    door(share::Serving{});
+    for (const auto* program : {&first, &second, &shell}) put(*program, "a.service");
+    put(other, "b.service");
+    for (const auto* program : {&first, &second, &other}) ask(*program);
+    until([this] { return slots.size() == 3; });
+  }
+  Program first, second, shell, other;
+};
+
+}  // namespace
+
+TEST_CASE("a container's own clients are terminated, and nobody else's") {
+  Clients kit;
+  kit.terminate_own(kit.shell);
+  kit.until([&] { return !kit.terminations.empty(); });
+  CHECK(kit.terminations[0].instance == "gpu0.shared");
+  const auto processes = kit.terminations[0].processes;
+  CHECK(pids_of(processes) == std::vector{kit.first.pid(), kit.second.pid()});
+  CHECK(processes[0].start_ticks != 0);
+  SUBCASE("both") {
+    kit.terminations[0].told(
+        {{Ended::Kind::ended, processes[0], ""}, {Ended::Kind::ended, processes[1], ""}});
+    CHECK(kit.ended == std::vector<std::string>{"2 ended"});
+  }
+  SUBCASE("one that is no client of MPS yet counts for nothing") {
+    kit.terminations[0].told(
+        {{Ended::Kind::was_none, processes[0], ""}, {Ended::Kind::ended, processes[1], ""}});
+    CHECK(kit.ended == std::vector<std::string>{"1 ended"});
+  }
+  SUBCASE("it is said why one was not") {
+    kit.terminations[0].told({{Ended::Kind::failed, processes[0], "MPS says \"no\""},
+                              {Ended::Kind::ended, processes[1], ""}});
+    CHECK(kit.ended == std::vector<std::string>{"1 ended; " + std::to_string(processes[0].pid) +
+                                                ": MPS says \"no\""});
+  }
+  SUBCASE("one request of a container at a time, and then another") {
+    kit.terminate_own(kit.first);
+    kit.until([&] { return !kit.ended.empty(); });
+    CHECK(kit.ended[0].starts_with("too_many_waiting: "));
+    CHECK(kit.terminations.size() == 1);
+    kit.terminate_own(kit.other);
+    kit.until([&] { return kit.terminations.size() == 2; });
+    CHECK(pids_of(kit.terminations[1].processes) == std::vector{kit.other.pid()});
+    kit.terminations[0].told({});
+    kit.terminate_own(kit.first);
+    kit.until([&] { return kit.terminations.size() == 3; });
+  }
+  SUBCASE("an answer after the end") {
+    kit.desk->close();
+    kit.terminations[0].told({});
+    CHECK(kit.ended == std::vector<std::string>{"0 ended"});
+  }
+}
+
+TEST_CASE("a container without clients has none terminated") {
+  Clients kit;
+  Program stranger;
+  kit.put(stranger, "c.service");
+  kit.terminate_own(stranger);
+  kit.until([&] { return !kit.ended.empty(); });
+  CHECK(kit.ended == std::vector<std::string>{"0 ended"});
+  CHECK(kit.terminations.empty());
+}
+
+TEST_CASE("who cannot be told has nobody terminated") {
+  Clients kit;
+  Program nobody;
+  kit.terminate_own(nobody);
+  kit.until([&] { return !kit.ended.empty(); });
+  CHECK(kit.ended[0].starts_with("unidentified: "));
+  CHECK(kit.terminations.empty());
+}

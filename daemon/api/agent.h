@@ -2,7 +2,10 @@
 // and knows no actor. Threading: the API's executor, which is the supervisor's.
 #pragma once
 
+#include <sys/types.h>
+
 #include <boost/asio/awaitable.hpp>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -19,7 +22,7 @@ namespace mps::api {
 
 // Why a verb was not carried out; becomes an HTTP status.
 struct VerbError {
-  enum class Kind { not_found, conflict, failed } kind = Kind::failed;
+  enum class Kind { not_found, conflict, unanswered, failed } kind = Kind::failed;
   std::string message;
 };
 
@@ -60,6 +63,9 @@ class Agent {
   virtual VerbResult undrain(const std::string& instance) = 0;
   // Refused while clients run unless `force`.
   virtual VerbResult restart(const std::string& instance, bool force) = 0;
+  // Ends a client through MPS, and tells what came of it: always, and not from within the call.
+  using VerbTold = std::function<void(const VerbResult& result)>;
+  virtual void terminate(pid_t client, VerbTold told) = 0;
 
   // The open share of each instance, and those made on demand.
   [[nodiscard]] virtual std::vector<ShareView> shares() const = 0;

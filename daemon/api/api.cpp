@@ -80,6 +80,8 @@ Reply verb_failed(const VerbError& error) {
       return error_reply(404, "not_found", error.message);
     case VerbError::Kind::conflict:
       return error_reply(409, "conflict", error.message);
+    case VerbError::Kind::unanswered:
+      return error_reply(504, "not_answered", error.message);
     case VerbError::Kind::failed:
       break;
   }
@@ -89,8 +91,8 @@ Reply verb_failed(const VerbError& error) {
 }  // namespace
 
 struct Api::Table {
-  static const std::array<Route<Api>, 19>& routes() {
-    static const std::array<Route<Api>, 19> table{{
+  static const std::array<Route<Api>, 20>& routes() {
+    static const std::array<Route<Api>, 20> table{{
         {{"GET", "/v1/status", {}}, &Api::status},
         {{"GET", "/v1/devices", {}}, &Api::devices},
         {{"GET", "/v1/instances", {}}, &Api::instances},
@@ -110,6 +112,7 @@ struct Api::Table {
         {{"POST", "/v1/instances/{id}:drain", {}}, &Api::drain},
         {{"POST", "/v1/instances/{id}:undrain", {}}, &Api::undrain},
         {{"POST", "/v1/instances/{id}:restart", {"force"}}, &Api::restart},
+        {{"POST", "/v1/clients/{id}:terminate", {}}, &Api::terminate},
     }};
     return table;
   }
@@ -355,6 +358,25 @@ Answer Api::delete_share(const Request& request, const std::string& id) {
   if (!done && done.error().kind == VerbError::Kind::not_found) return no_share(id);
   if (!done) return verb_failed(done.error());
   return json_reply({{"share", id}, {"message", *done}}, 202);
+}
+
+Answer Api::terminate(const Request& request, const std::string& id) {
+  if (!may(request.peer)) {
+    return error_reply(403, "forbidden", "only root and operators may terminate a client");
+  }
+  const auto body = force_in_body(request.body, false);
+  if (const auto* bad = std::get_if<Reply>(&body)) return *bad;
+  const auto pid = parse_number<pid_t>(id);
+  if (!pid || *pid <= 0) {
+    return bad_request("a client is named by its pid: \"" + printable(id, 64) + "\"");
+  }
+  spdlog::info("client {}: terminate asked for by pid {} of uid {}", *pid, request.peer->pid,
+               request.peer->uid);
+  return Later([&agent = agent_, pid = *pid](const std::function<void(Reply)>& reply) {
+    agent.terminate(pid, [reply, pid](const Agent::VerbResult& done) {
+      reply(done ? json_reply({{"pid", pid}, {"message", *done}}) : verb_failed(done.error()));
+    });
+  });
 }
 
 }  // namespace mps::api

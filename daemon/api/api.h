@@ -45,6 +45,8 @@ class Api {
   Answer undrain(const Request& request, const std::string& id);
   Answer restart(const Request& request, const std::string& id);
 
+  Answer terminate(const Request& request, const std::string& id);
+
   Answer carry_out(const Request& request, const std::string& id, const char* name, Verb verb,
                    bool takes_force);
   [[nodiscard]] Reply no_share(const std::string& id) const;

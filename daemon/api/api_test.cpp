@@ -344,6 +344,32 @@ TEST_CASE_FIXTURE(Fixture, "shares are listed, made and ended") {
         error("forbidden", "only root and operators may delete a share"));
 }
 
+TEST_CASE_FIXTURE(Fixture, "a client is terminated, and the reply is what came of it") {
+  const auto terminate = [this](const std::string& target, const std::string& body = "",
+                                std::optional<Peer> peer = Peer{9, 0, 0, {}}) {
+    auto answer = ask("POST", target, body, std::move(peer));
+    if (const auto* at_once = std::get_if<Reply>(&answer)) return *at_once;
+    Reply come;
+    std::get<Later>(answer)([&come](Reply reply) { come = std::move(reply); });
+    return come;
+  };
+  const auto done = terminate("/v1/clients/100:terminate");
+  CHECK(done.status == 200);
+  CHECK(done.body == R"({"message":"terminate 100: accepted","pid":100})");
+  agent.refusal_ = VerbError{VerbError::Kind::unanswered, "not known"};
+  CHECK(terminate("/v1/clients/100:terminate", "{}").status == 504);
+  CHECK(terminate("/v1/clients/100:terminate").body == error("not_answered", "not known"));
+  CHECK(agent.calls_.size() == 3);
+  CHECK(terminate("/v1/clients/1x:terminate").body ==
+        error("bad_request", "a client is named by its pid: \"1x\""));
+  CHECK(terminate("/v1/clients/0:terminate").status == 400);
+  CHECK(terminate("/v1/clients/100:terminate", R"({"force":true})").body ==
+        error("bad_request", "unknown field \"force\" in the body"));
+  CHECK(terminate("/v1/clients/100:terminate", "", std::nullopt).body ==
+        error("forbidden", "only root and operators may terminate a client"));
+  CHECK(agent.calls_.size() == 3);
+}
+
 TEST_CASE_FIXTURE(Fixture, "only root, ourselves and operators use verbs") {
   const auto status = [this](std::optional<Peer> peer) {
     return reply("POST", "/v1/instances/gpu0.shared:drain", "", std::move(peer)).status;

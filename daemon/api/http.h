@@ -56,7 +56,11 @@ class LineSource {
   virtual void on_more(std::function<void()> wake) = 0;
 };
 
-using Answer = std::variant<Reply, std::unique_ptr<LineSource>>;
+// A reply that takes a while: called once, with where it is to be given, at once or later, on the
+// same executor. It may come when nobody waits for it any more.
+using Later = std::function<void(std::function<void(Reply)> reply)>;
+
+using Answer = std::variant<Reply, std::unique_ptr<LineSource>, Later>;
 
 // The path and the decoded query of a request's target. None: not a path, or bad escapes.
 struct Target {

@@ -157,6 +157,7 @@ class HttpListener::Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<bool> answer(const http::request<http::string_body>& message);
   asio::awaitable<bool> send(Reply reply, unsigned version, bool keep_alive,
                              bool header_only = false);
+  asio::awaitable<Reply> wait_for(const Later& later);
   asio::awaitable<void> stream_lines();
   asio::awaitable<bool> write_piece(const std::string& piece);
   asio::awaitable<void> linger();
@@ -299,6 +300,7 @@ asio::awaitable<bool> HttpListener::Session::answer(
     const http::request<http::string_body>& message) {
   served_ = true;
   auto answer = ask(message);
+  if (const auto* later = std::get_if<Later>(&answer)) answer = co_await wait_for(*later);
   if (auto* reply = std::get_if<Reply>(&answer)) {
     const bool header_only = message.method() == http::verb::head;
     co_return co_await send(std::move(*reply), message.version(), message.keep_alive(),
@@ -317,7 +319,7 @@ Answer HttpListener::Session::ask(const http::request<http::string_body>& messag
                         std::move(target->query), message.body(), peer_};
   try {
     auto answer = core_->handler(request);
-    if (std::holds_alternative<Reply>(answer)) return answer;
+    if (!std::holds_alternative<std::unique_ptr<LineSource>>(answer)) return answer;
     if (message.version() < 11) {
       return error_reply(400, "bad_request", "a stream needs HTTP/1.1");
     }
@@ -329,6 +331,19 @@ Answer HttpListener::Session::ask(const http::request<http::string_body>& messag
     spdlog::error("{} {}: {}", request.method, request.path, failure.what());
     return error_reply(500, "internal", failure.what());
   }
+}
+
+asio::awaitable<Reply> HttpListener::Session::wait_for(const Later& later) {
+  const auto reply = std::make_shared<std::optional<Reply>>();
+  later([reply, weak = weak_from_this()](Reply come) {
+    *reply = std::move(come);
+    if (const auto self = weak.lock()) self->wake_.cancel();
+  });
+  wake_.expires_after(core_->limits.later_deadline);
+  if (!*reply && !stopping_) (void)co_await wake_.async_wait(k_awaitable);
+  if (*reply) co_return **reply;
+  co_return error_reply(504, "not_answered",
+                        stopping_ ? "the supervisor is ending" : "no answer in time");
 }
 
 asio::awaitable<bool> HttpListener::Session::send(Reply reply, unsigned version, bool keep_alive,

@@ -25,6 +25,7 @@ struct HttpLimits {
   std::size_t streams = 32;                         // of these, answers without an end
   std::chrono::milliseconds read_deadline{30000};   // for a whole request, from the first moment on
   std::chrono::milliseconds write_deadline{10000};  // for an answer; of a stream, for each piece
+  std::chrono::milliseconds later_deadline{30000};  // for a reply that takes a while
   std::chrono::milliseconds heartbeat{15000};       // an empty line in a stream with nothing to say
   std::chrono::milliseconds accept_retry{100};      // after an accept that failed (no descriptors)
   std::chrono::milliseconds stop_grace{1000};       // for answers under way when stopped

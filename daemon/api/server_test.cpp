@@ -297,6 +297,44 @@ TEST_CASE_FIXTURE(Fixture, "a follower that goes away is noticed at once") {
   append("after");
 }
 
+TEST_CASE_FIXTURE(Fixture, "a reply that takes a while") {
+  reactor.run([this] { agent.holds_ = true; });
+  Socket peer(path);
+  peer.send("POST /v1/clients/100:terminate HTTP/1.1\r\nContent-Length: 0\r\n\r\n" +
+            std::string(k_get));
+  const auto asked = [this] { return reactor.run([this] { return agent.told_.size(); }); };
+  REQUIRE(wait_until([&] { return asked() == 1; }));
+  reactor.run([this] { agent.told_[0](std::string("done")); });
+  const auto said = peer.receive("no instance");  // the next request is served after it
+  CHECK(said.starts_with("HTTP/1.1 200 OK\r\n"));
+  CHECK(said.find(R"({"message":"done","pid":100})") != std::string::npos);
+  SUBCASE("its peer may have gone") {
+    Socket other(path);
+    other.send("POST /v1/clients/100:terminate HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+    REQUIRE(wait_until([&] { return asked() == 2; }));
+    other.close();
+    reactor.run([this] { agent.told_[1](std::string("done")); });
+  }
+  SUBCASE("or the server") {
+    Socket other(path);
+    other.send("POST /v1/clients/100:terminate HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+    REQUIRE(wait_until([&] { return asked() == 2; }));
+    reactor.run([this] { server->stop(); });
+    CHECK(other.receive().find("the supervisor is ending") != std::string::npos);
+    reactor.run([this] { agent.told_[1](std::string("done")); });
+  }
+}
+
+TEST_CASE("a reply that does not come") {
+  auto limits = quick();
+  limits.later_deadline = std::chrono::milliseconds(20);
+  Fixture fixture(limits);
+  fixture.reactor.run([&fixture] { fixture.agent.holds_ = true; });
+  Socket peer(fixture.path);
+  peer.send("POST /v1/clients/100:terminate HTTP/1.1\r\nContent-Length: 0\r\n\r\n");
+  CHECK(peer.receive("no answer in time").starts_with("HTTP/1.1 504 "));
+}
+
 TEST_CASE_FIXTURE(QuickFixture, "streams are bounded, and need HTTP/1.1") {
   Socket one(path);
   Socket two(path);

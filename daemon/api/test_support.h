@@ -115,6 +115,10 @@ class FakeAgent : public Agent {
   VerbResult delete_share(const std::string& id, bool drain) override {
     return verb("delete " + id + (drain ? " drain" : ""));
   }
+  void terminate(pid_t client, VerbTold told) override {
+    if (!holds_) return told(verb("terminate " + std::to_string(client)));
+    told_.push_back(std::move(told));
+  }
 
   VerbResult verb(std::string call) {
     calls_.push_back(call);
@@ -134,6 +138,8 @@ class FakeAgent : public Agent {
   std::vector<ShareView> shares_;
   AuditStatus audit_;
   std::vector<std::string> calls_;
+  bool holds_ = false;          // what came of a terminate
+  std::vector<VerbTold> told_;  // who waits for that
   std::optional<VerbError> refusal_;
   bool broken_ = false;
 };

@@ -247,6 +247,17 @@ Fleet::Asked Fleet::ask(const std::string& id, const instance::Input& verb) {
                                            "ends when its clients have gone"}};
 }
 
+bool Fleet::terminate(const std::string& id, std::vector<instance::ClientProcess> clients,
+                      instance::Actor::Terminated told) {
+  for (const auto* all : {&actors_, &leaving_}) {
+    const auto place = all->find(id);
+    if (place == all->end()) continue;
+    place->second.instance->terminate(std::move(clients), std::move(told));
+    return true;
+  }
+  return false;
+}
+
 void Fleet::ask_all(const instance::Input& verb) {
   for (const auto* all : {&actors_, &leaving_}) {
     for (const auto& [id, member] : *all) (void)member.instance->ask(verb);

@@ -54,6 +54,10 @@ class Fleet {
   };
   Asked ask(const std::string& id, const instance::Input& verb);
   void ask_all(const instance::Input& verb);
+  // As the Actor's own, also of one that ends when its clients have gone. False: there is no such
+  // instance, and nothing is told.
+  bool terminate(const std::string& id, std::vector<instance::ClientProcess> clients,
+                 instance::Actor::Terminated told);
   // The supervisor ends: nothing is started any more.
   void freeze() { frozen_ = true; }
   void close();

@@ -55,6 +55,10 @@ class FakeMember final : public FleetMember {
     }
     return std::nullopt;
   }
+  void terminate(std::vector<instance::ClientProcess> clients,
+                 instance::Actor::Terminated /*told*/) override {
+    for (const auto& client : clients) log_(name_ + " terminate " + std::to_string(client.pid));
+  }
   [[nodiscard]] instance::Snapshot snapshot() const override {
     instance::Snapshot shown;
     shown.id = wanted_.id;
@@ -182,6 +186,17 @@ TEST_CASE("one that is not wanted leaves, is retired, and comes back as it was")
   world.want({wanted("gpu0.shared"), wanted("gpu0.ns-a")});
   CHECK(world.happened() == Strings{"2 drain", "2 undrain"});
   CHECK(world.fleet.size() == 2);
+}
+
+TEST_CASE("clients are terminated where they are, also where it only waits for their end") {
+  World world;
+  world.want({wanted("gpu0.shared"), wanted("gpu0.ns-a")});
+  world.want({wanted("gpu0.shared")});
+  world.happened();
+  CHECK(world.fleet.terminate("gpu0.shared", {{11, 7}, {12, 7}}, {}));
+  CHECK(world.fleet.terminate("gpu0.ns-a", {{13, 7}}, {}));
+  CHECK_FALSE(world.fleet.terminate("gpu0.ns-b", {{14, 7}}, {}));
+  CHECK(world.happened() == Strings{"1 terminate 11", "1 terminate 12", "2 terminate 13"});
 }
 
 TEST_CASE("a shared instance whose device is not reported stays") {

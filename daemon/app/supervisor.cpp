@@ -228,10 +228,11 @@ void Supervisor::say(const std::string& kind, const std::string& message) {
 }
 
 void Supervisor::say_of(const std::string& kind, const std::string& instance,
-                        const std::string& message) {
+                        const std::string& message, nlohmann::json data) {
   api::Event event;
   event.kind = kind;
   event.instance = instance;
+  event.data = std::move(data);
   event.message = message;
   log_->append(std::move(event));
   spdlog::warn("{}: {}: {}", instance, kind, message);

@@ -7,12 +7,14 @@
 #include <boost/asio/steady_timer.hpp>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "admission/controller.h"
+#include "admission/refusals.h"
 #include "api/agent.h"
 #include "api/event_log.h"
 #include "api/metrics.h"
@@ -57,6 +59,7 @@ class Supervisor : public api::Agent {
   VerbResult drain(const std::string& instance) override;
   VerbResult undrain(const std::string& instance) override;
   VerbResult restart(const std::string& instance, bool force) override;
+  void terminate(pid_t client, VerbTold told) override;
   [[nodiscard]] std::vector<api::ShareView> shares() const override;
   ShareResult create_share(const api::ShareOrder& order) override;
   VerbResult delete_share(const std::string& id, bool drain) override;
@@ -81,7 +84,21 @@ class Supervisor : public api::Agent {
   [[nodiscard]] gate::LearnSettings lesson_settings() const;
   boost::asio::awaitable<void> learn_opening();
   void tell_gates();
-  void say_of(const std::string& kind, const std::string& instance, const std::string& message);
+  void say_of(const std::string& kind, const std::string& instance, const std::string& message,
+              nlohmann::json data = nlohmann::json::object());
+  // A client of an instance, by its pid.
+  struct FoundClient {
+    std::string instance;
+    instance::ClientProcess process;
+  };
+  [[nodiscard]] std::optional<FoundClient> find_client(pid_t pid) const;
+  // Has these clients of an instance terminated, and says whom as events.
+  bool terminate_clients(const std::string& instance, std::vector<instance::ClientProcess> clients,
+                         instance::Actor::Terminated told);
+  void say_terminated(const std::string& instance, const instance::ClientProcess& client,
+                      const std::string& command);
+  void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
+                          std::function<void(const std::vector<admission::Ended>&)> told);
   void take_inventory(device::Inventory fresh);
   boost::asio::awaitable<void> settle_compute_modes();
   boost::asio::awaitable<void> put_back_compute_modes();
@@ -106,7 +123,8 @@ class Supervisor : public api::Agent {
   device::ComputeModeLedger ledger_;
   std::unique_ptr<device::Source> devices_;
   device::Inventory inventory_;
-  std::set<std::string> said_;  // troubles that were said and are not over
+  admission::Refusals terminated_;  // of these it was said, each once
+  std::set<std::string> said_;      // troubles that were said and are not over
   std::shared_ptr<PolicyKeeper> policies_;
   std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
   std::shared_ptr<admission::AdmissionServer> admission_server_;

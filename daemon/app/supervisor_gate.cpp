@@ -45,6 +45,11 @@ Result<void> Supervisor::open_desk() {
   sources.policies = [keeper = policies_] { return keeper->reading().generation; };
   sources.say = [this](const std::string& kind, const std::string& instance,
                        const std::string& message) { say_of(kind, instance, message); };
+  sources.terminate = [this](const std::string& instance,
+                             const std::vector<share::Process>& processes,
+                             std::function<void(const std::vector<admission::Ended>&)> told) {
+    terminate_for_desk(instance, processes, std::move(told));
+  };
   auto opened = admission::Controller::open(io_.get_executor(), desk, std::move(sources));
   if (!opened) return opened.error();
   desk_ = std::move(*opened);

@@ -28,8 +28,8 @@ namespace {
 
 // One batch on its way through the queue, shared by its caller and the worker.
 struct Ticket {
-  Ticket(const asio::any_io_executor& executor, std::vector<Command> commands, milliseconds limit)
-      : batch(std::move(commands)), timeout(limit), done(executor) {
+  Ticket(const asio::any_io_executor& executor, Channel::Make how, milliseconds limit)
+      : make(std::move(how)), timeout(limit), done(executor) {
     done.expires_at(asio::steady_timer::time_point::max());
   }
 
@@ -38,7 +38,8 @@ struct Ticket {
     done.cancel();
   }
 
-  std::vector<Command> batch;
+  Channel::Make make;
+  std::vector<Command> batch{};  // once its turn has come
   milliseconds timeout;
   asio::steady_timer done;
   std::optional<Outcome> outcome;
@@ -63,8 +64,7 @@ struct Channel::Impl : std::enable_shared_from_this<Impl> {
   Impl(const asio::any_io_executor& on, ChannelSettings with)
       : executor(on), settings(std::move(with)) {}
 
-  static asio::awaitable<Outcome> run(std::shared_ptr<Impl> self, std::vector<Command> batch,
-                                      milliseconds timeout);
+  static asio::awaitable<Outcome> run(std::shared_ptr<Impl> self, Make make, milliseconds timeout);
   static asio::awaitable<Outcome> wait(std::shared_ptr<Impl> self, std::shared_ptr<Ticket> ticket);
   static asio::awaitable<void> work(std::shared_ptr<Impl> self);
   static asio::awaitable<Outcome> attempt(std::shared_ptr<Impl> self,
@@ -122,9 +122,9 @@ void Channel::Impl::close() {
   if (const auto running = front_end.lock()) running->drop();
 }
 
-asio::awaitable<Outcome> Channel::Impl::run(std::shared_ptr<Impl> self, std::vector<Command> batch,
+asio::awaitable<Outcome> Channel::Impl::run(std::shared_ptr<Impl> self, Make make,
                                             milliseconds timeout) {
-  const auto ticket = std::make_shared<Ticket>(self->executor, std::move(batch), timeout);
+  const auto ticket = std::make_shared<Ticket>(self->executor, std::move(make), timeout);
   self->enqueue(ticket);
   auto outcome = co_await wait(self, ticket);
   ++self->counters.batches;
@@ -165,6 +165,8 @@ asio::awaitable<void> Channel::Impl::work(std::shared_ptr<Impl> self) {
 
 asio::awaitable<Outcome> Channel::Impl::attempt(std::shared_ptr<Impl> self,
                                                 std::shared_ptr<Ticket> ticket) {
+  ticket->batch = ticket->make();
+  if (ticket->batch.empty()) co_return Answered{};
   Evidence evidence;
   evidence.timeout = ticket->timeout;
   const auto started = FrontEnd::start(
@@ -243,7 +245,12 @@ void Channel::set_friends(std::vector<pid_t> friends) {
 
 asio::awaitable<Outcome> Channel::run(std::vector<Command> batch,
                                       std::optional<milliseconds> timeout) {
-  return Impl::run(impl_, std::move(batch), timeout.value_or(impl_->settings.timeout));
+  return run_made([batch = std::move(batch)] { return batch; },
+                  timeout.value_or(impl_->settings.timeout));
+}
+
+asio::awaitable<Outcome> Channel::run_made(Make make, milliseconds timeout) {
+  return Impl::run(impl_, std::move(make), timeout);
 }
 
 const ChannelCounters& Channel::counters() const {

@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -67,6 +68,10 @@ class Channel {
   // longer for a command that waits by nature (terminate_client, quit).
   boost::asio::awaitable<Outcome> run(std::vector<Command> batch,
                                       std::optional<std::chrono::milliseconds> timeout = {});
+  // The same with a batch that is made when its turn has come, for what may not wait in the queue
+  // (a pid may be another process's by then). Empty: it is Answered with nothing, and nothing runs.
+  using Make = std::function<std::vector<Command>()>;
+  boost::asio::awaitable<Outcome> run_made(Make make, std::chrono::milliseconds timeout);
 
   [[nodiscard]] const ChannelCounters& counters() const;
 

@@ -112,6 +112,15 @@ struct Bench {
     asio::co_spawn(*io, channel->run(std::move(batch)), asio::bind_cancellation_slot(slot, keep));
     return place;
   }
+  std::shared_ptr<std::optional<Outcome>> start_made(Channel::Make make) {
+    auto place = std::make_shared<std::optional<Outcome>>();
+    asio::co_spawn(*io, channel->run_made(std::move(make), k_generous),
+                   [place](const std::exception_ptr& error, Outcome outcome) {
+                     if (error) std::rethrow_exception(error);
+                     *place = std::move(outcome);
+                   });
+    return place;
+  }
 
   bool until(const std::function<bool()>& condition) {
     const auto limit = std::chrono::steady_clock::now() + k_generous;
@@ -149,6 +158,25 @@ std::string why(const Outcome& outcome) {
   if (const auto* unanswered = std::get_if<Unanswered>(&outcome)) return unanswered->why;
   if (const auto* absent = std::get_if<Absent>(&outcome)) return absent->why;
   return "another outcome: " + std::to_string(outcome.index());
+}
+
+TEST_CASE("a batch can be made when its turn has come, or be none by then") {
+  Bench bench(k_answering);
+  const auto first = bench.start({get_default_active_thread_percentage()});
+  int made_in_turn = 0;
+  const auto make = [&](std::vector<Command> batch) {
+    return [&made_in_turn, &bench, batch] {
+      made_in_turn += bench.channel->counters().batches > 0 ? 1 : 0;
+      return batch;
+    };
+  };
+  const auto none = bench.start_made(make({}));
+  const auto last = bench.start_made(make({get_server_status(77)}));
+  REQUIRE(bench.until([&] { return last->has_value(); }));
+  CHECK(first->has_value());
+  CHECK(made_in_turn == 2);
+  CHECK((**none == Outcome(Answered{})));
+  CHECK((**last == Outcome(Answered{{Refusal{"Server 77 not found"}}})));
 }
 
 TEST_CASE("answers and refusals, in order") {

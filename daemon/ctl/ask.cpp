@@ -31,8 +31,8 @@ std::string error_message(const Response& response) {
 }
 
 Answered ask(const Console& console, const std::string& method, const std::string& target,
-             const std::string& body) {
-  const auto response = Client(console.socket).request(method, target, body);
+             const std::string& body, std::chrono::milliseconds timeout) {
+  const auto response = Client(console.socket, timeout).request(method, target, body);
   if (!response) return {nullptr, fail(console, k_unreachable, response.error().message)};
   if (response->status >= 300) return {nullptr, fail(console, k_failed, error_message(*response))};
   auto value = json::parse(response->body, nullptr, false);

@@ -2,6 +2,7 @@
 // that was asked for.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -26,7 +27,8 @@ struct Answered {
 };
 
 Answered ask(const Console& console, const std::string& method, const std::string& target,
-             const std::string& body = "");
+             const std::string& body = "",
+             std::chrono::milliseconds timeout = std::chrono::seconds(5));
 
 int show(const Console& console, const std::string& target, const View& view);
 

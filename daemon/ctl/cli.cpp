@@ -29,6 +29,7 @@ struct CommandLine {
   void add_shares();
   void add_events();
   void add_verb(const std::string& name, const std::string& description, bool takes_force);
+  void add_terminate();
   void add_policy();
   void add_rest();
   std::vector<CommandInfo> infos() const;
@@ -48,6 +49,7 @@ struct CommandLine {
   std::string policy;
   DoctorPlaces places;
   std::string instance;
+  std::string client;
   std::string shell;
   bool force = false;
   std::function<int(const Console&)> action;
@@ -80,6 +82,7 @@ CommandLine::CommandLine(std::ostream& out_in, std::ostream& err_in) : out(out_i
   add_verb("drain", "Let no newcomers in; running clients may finish", false);
   add_verb("undrain", "Take a drain back", false);
   add_verb("restart", "End the control daemon and start another", true);
+  add_terminate();
   add_policy();
   add_rest();
 }
@@ -219,6 +222,15 @@ void CommandLine::add_verb(const std::string& name, const std::string& descripti
   if (takes_force) sub->add_flag("--force", force, "Also while clients run, which ends them");
 }
 
+void CommandLine::add_terminate() {
+  auto* sub = command("terminate", "End a client's work through MPS, and no other's",
+                      [this](const Console& to) { return terminate(to, client); });
+  sub->add_option("client", client, "The client's pid, as `mps-ctl clients` shows it")
+      ->required()
+      ->check(CLI::PositiveNumber)
+      ->type_name("PID");
+}
+
 void CommandLine::add_rest() {
   auto* sub = command("doctor", "Look at this node, and say what stands in the way of MPS",
                       [this](const Console& to) { return doctor(to, places); });
@@ -241,6 +253,7 @@ CommandInfo info_of(const CLI::App& sub, const std::string& parent) {
     for (const auto& name : option->get_lnames()) info.options.push_back("--" + name);
     if (!option->get_positional()) continue;
     if (option->get_name() == "instance") info.argument = Argument::instance;
+    if (option->get_name() == "client") info.argument = Argument::client;
     if (option->get_name() == "namespace") info.argument = Argument::policy;
     if (option->get_name() == "share") info.argument = Argument::share;
     if (option->get_name() == "path") info.argument = Argument::file;

@@ -299,6 +299,22 @@ TEST_CASE_FIXTURE(Fixture, "verbs say what was accepted, or why not") {
   CHECK(refused.err == "mps-ctl: a client runs\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "a client is terminated, or it is said why not") {
+  const auto done = ctl({"terminate", "100"});
+  CHECK(done.status == 0);
+  CHECK(done.out == "terminate 100: accepted\n");
+  CHECK(ctl({"terminate", "100", "-o", "yaml"}).out ==
+        "message: \"terminate 100: accepted\"\npid: 100\n");
+  reactor.run([this] {
+    agent.refusal_ = VerbError{VerbError::Kind::unanswered, "what came of client 100 is not known"};
+  });
+  const auto unknown = ctl({"terminate", "100"});
+  CHECK(unknown.status == 1);
+  CHECK(unknown.err == "mps-ctl: what came of client 100 is not known\n");
+  CHECK(run({"terminate"}).status == 2);
+  CHECK(run({"terminate", "train"}).status == 2);
+}
+
 TEST_CASE_FIXTURE(Fixture, "events") {
   append("one");
   append("two");
@@ -368,6 +384,7 @@ mkdir bin
 cat > bin/mps-ctl <<'END'
 #!/bin/sh
 case "$*" in
+  clients) printf 'INSTANCE PID UID\ngpu0.shared 100 0\ngpu0.shared 1234 0\n- - -\n' ;;
   instances) printf 'ID STATE\ngpu0.shared ready\n- -\n' ;;
   shares) printf 'SHARE INSTANCE\nopen gpu0.shared\ns1 gpu0.shared\n' ;;
   'policy list')
@@ -399,6 +416,8 @@ expect 'mps-ctl policy ex' explain
 expect 'mps-ctl policy check --no' --node
 expect 'mps-ctl completion z' zsh
 expect 'mps-ctl drain g' gpu0.shared
+expect 'mps-ctl te' terminate
+expect 'mps-ctl terminate 1' 100 1234
 expect 'mps-ctl events --instance ' gpu0.shared
 expect 'mps-ctl policy show ' --output --socket --help '\*' team-a 'unit:\*' 'unit:dev-\\x2dx'
 expect 'mps-ctl policy show *' '\*'

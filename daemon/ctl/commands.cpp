@@ -21,6 +21,7 @@ using api::percent_encode;
 using nlohmann::json;
 
 constexpr std::chrono::seconds k_retry_pause{1};
+constexpr std::chrono::seconds k_terminate_timeout{35};  // the supervisor takes 30 s at most
 
 SystemTime now() {
   return std::chrono::system_clock::now();
@@ -152,6 +153,16 @@ int carry_out(const Console& console, const std::string& verb, const std::string
   if (answered.status != k_done) return answered.status;
   console.out << render(console.format, answered.value, [](const json& value) {
     return printable(value.value("message", std::string("accepted")), 1000) + "\n";
+  });
+  return k_done;
+}
+
+int terminate(const Console& console, const std::string& pid) {
+  const auto answered = ask(console, "POST", "/v1/clients/" + percent_encode(pid) + ":terminate",
+                            "", k_terminate_timeout);
+  if (answered.status != k_done) return answered.status;
+  console.out << render(console.format, answered.value, [](const json& value) {
+    return printable(value.value("message", std::string("terminated")), 1000) + "\n";
   });
   return k_done;
 }

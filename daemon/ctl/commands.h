@@ -56,6 +56,7 @@ int show_admissions(const Console& console, const AdmissionsOptions& options);
 int show_events(const Console& console, const EventsOptions& options);
 int carry_out(const Console& console, const std::string& verb, const std::string& instance,
               bool force);
+int terminate(const Console& console, const std::string& pid);
 int show_version(const Console& console);
 int doctor(const Console& console, const DoctorPlaces& places);
 

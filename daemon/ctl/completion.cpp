@@ -12,6 +12,8 @@ constexpr std::string_view k_instances =
     "mps-ctl instances 2>/dev/null | awk 'NR>1&&$1!~/^-$/{print $1}'";
 constexpr std::string_view k_shares =
     "mps-ctl shares 2>/dev/null | awk 'NR>1&&$1!~/^(-|open)$/{print $1}'";
+constexpr std::string_view k_clients =
+    "mps-ctl clients 2>/dev/null | awk 'NR>1&&$2!~/^-$/{print $2}'";
 constexpr std::string_view k_policies =
     "mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;if($1!~/^-$/)print $1}'";
 
@@ -45,6 +47,8 @@ std::string argument_lines(const CommandInfo& command) {
   switch (command.argument) {
     case Argument::instance:
       return added(k_instances);
+    case Argument::client:
+      return added(k_clients);
     case Argument::policy:
       return added(k_policies);
     case Argument::share:
@@ -156,6 +160,8 @@ std::string fish_argument(const CommandInfo& command) {
   switch (command.argument) {
     case Argument::instance:
       return "-a " + fish_substitution(k_instances);
+    case Argument::client:
+      return "-a " + fish_substitution(k_clients);
     case Argument::policy:
       return "-a " + fish_substitution(k_policies);
     case Argument::share:

@@ -362,13 +362,17 @@ void Actor::note_flood(std::size_t unknown_lines) {
 
 // ---- commands ----
 
-void Actor::carry_out(const RunBatch& run) {
+void Actor::name_friends() {
   std::vector<pid_t> friends;
   for (const auto& [pid, client] : machine_.clients()) friends.push_back(pid);
   if (const auto& server = machine_.server(); server && server->pid != 0) {
     friends.push_back(server->pid);
   }
   channel_.set_friends(std::move(friends));
+}
+
+void Actor::carry_out(const RunBatch& run) {
+  name_friends();
   co_spawn(executor_, run_batch(shared_from_this(), run, generation_), asio::detached);
 }
 

@@ -28,6 +28,7 @@
 #include "instance/pipe_place.h"
 #include "instance/recorder.h"
 #include "instance/snapshot.h"
+#include "instance/termination.h"
 #include "process/child.h"
 #include "process/follower.h"
 #include "process/proc.h"
@@ -62,6 +63,13 @@ class Actor : public std::enable_shared_from_this<Actor> {
 
   // A verb: DrainWanted, UndrainWanted, RestartWanted or ShutdownWanted. A refusal says why.
   std::optional<VerbRefused> ask(const Input& verb);
+
+  // Ends clients through MPS, in order, and says what came of it for each: always, and not from
+  // within this call. Bounded in time, and in how often it is under way at once. A process without
+  // start_ticks is the one that has the pid now.
+  using Terminated = std::function<void(const std::vector<Termination>& results)>;
+  static constexpr std::size_t k_terminations = 8;
+  void terminate(std::vector<ClientProcess> clients, Terminated told);
 
   [[nodiscard]] Snapshot snapshot() const;
   [[nodiscard]] const std::string& device() const { return settings_.device; }
@@ -129,6 +137,10 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void watch_process(const Watched& watched);
   static boost::asio::awaitable<void> process_ends(Self self, process::Child child,
                                                    Watched watched);
+  void name_friends();  // to the channel
+  static boost::asio::awaitable<void> terminate_all(Self self, std::shared_ptr<Terminator> work,
+                                                    Terminated told);
+  static boost::asio::awaitable<void> terminate_on(Self self, std::shared_ptr<Terminator> work);
   static boost::asio::awaitable<void> run_batch(Self self, RunBatch run, std::uint64_t generation);
   static boost::asio::awaitable<void> open_door(Self self, std::uint64_t turn);
   static boost::asio::awaitable<void> close_door_again(Self self, std::uint64_t turn);
@@ -170,6 +182,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // does not read lines again that came before it.
   std::optional<ReadPosition> read_to_;
   bool log_lost_ = false;
+  std::size_t terminations_ = 0;  // under way
   std::array<std::unique_ptr<boost::asio::steady_timer>, k_timers> timers_;
   std::array<std::uint64_t, k_timers> turns_{};
   SystemTime state_since_{};

@@ -221,6 +221,12 @@ class Ledger {
                                               const Process& process) const;
   // How many slots a container has on a share.
   [[nodiscard]] std::size_t clients_of(std::string_view share, std::string_view container) const;
+  // Their processes, `limit` at most.
+  [[nodiscard]] std::vector<Process> processes_of(std::string_view share,
+                                                  std::string_view container,
+                                                  std::size_t limit) const;
+  // Whose that process is; none: it has no slot, or one that nothing explains.
+  [[nodiscard]] std::optional<Admission> admission_of(const Process& process) const;
   // Living slots through a share.
   [[nodiscard]] std::vector<SlotId> slots_of_share(std::string_view share) const;
   [[nodiscard]] bool has_slot(std::string_view share, const Process& process) const;

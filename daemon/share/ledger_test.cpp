@@ -336,6 +336,25 @@ TEST_CASE("connections of one process that wait come in together") {
   CHECK(kit.ledger.waiting_count() == 1);
 }
 
+TEST_CASE("whose a process is, and which are a container's") {
+  Kit kit;
+  auto second = kit.make(2, "team-b");
+  auto third = kit.make(3);
+  third.container = "c1";
+  kit.ask(1);
+  kit.ask(second);
+  kit.ask(third);
+  CHECK(kit.ledger.processes_of("open", "c1", 8) ==
+        std::vector{kit.make(1).process, third.process});
+  CHECK(kit.ledger.processes_of("open", "c1", 1) == std::vector{kit.make(1).process});
+  CHECK(kit.ledger.processes_of("open", "c9", 8).empty());
+  CHECK(kit.ledger.processes_of("s1", "c1", 8).empty());
+  CHECK(kit.ledger.admission_of(second.process).value().subject == "team-b");
+  CHECK_FALSE(kit.ledger.admission_of({second.process.pid, 8}));
+  (void)kit.ledger.adopt("gpu0.shared", {900, 7}, 0);
+  CHECK_FALSE(kit.ledger.admission_of({900, 7}));
+}
+
 TEST_CASE("another share is another slot") {
   Kit kit;
   auto other = kit.make(2);
@@ -344,6 +363,7 @@ TEST_CASE("another share is another slot") {
   kit.ask(1);
   CHECK(kit.ask(other) == Lines{"2 in slot 2"});
   CHECK(kit.ledger.slots_of_share("s1") == std::vector<SlotId>{2});
+  CHECK(kit.ledger.processes_of("s1", "c2", 8) == std::vector{other.process});
   CHECK(kit.ledger.slot_of("gpu0.shared", other.process) == SlotId{1});
   CHECK_FALSE(kit.ledger.slot_of("gpu1.shared", other.process));
 }

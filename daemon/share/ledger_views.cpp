@@ -82,6 +82,28 @@ std::size_t Ledger::clients_of(std::string_view share, std::string_view containe
   return found == admission_of_.end() ? 0 : admissions_.at(found->second).slots;
 }
 
+std::vector<Process> Ledger::processes_of(std::string_view share, std::string_view container,
+                                          std::size_t limit) const {
+  std::vector<Process> processes;
+  const auto found = admission_of_.find(admission_key(share, container));
+  if (found == admission_of_.end()) return processes;
+  for (const auto& [id, entry] : slots_) {
+    if (processes.size() >= limit) break;
+    if (entry.slot.admission == found->second) processes.push_back(entry.slot.process);
+  }
+  return processes;
+}
+
+std::optional<Admission> Ledger::admission_of(const Process& process) const {
+  const auto found = slots_of_.find(process);
+  if (found == slots_of_.end()) return std::nullopt;
+  for (const auto id : found->second) {
+    const auto* admission = slots_.at(id).admission;
+    if (admission != nullptr) return admission->admission;
+  }
+  return std::nullopt;
+}
+
 std::vector<SlotId> Ledger::slots_of_share(std::string_view share) const {
   std::vector<SlotId> ids;
   for (const auto& [id, entry] : slots_) {

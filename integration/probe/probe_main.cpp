@@ -26,6 +26,7 @@ constexpr std::uint64_t k_mebibyte = 1024ULL * 1024ULL;
 struct Options {
   std::chrono::milliseconds hold{0};
   bool hold_until_stdin_closes = false;
+  bool look_at_end = false;
   std::optional<std::uint64_t> allocate_mebibytes;
 };
 
@@ -142,6 +143,15 @@ void print(const Finding& finding) {
   (void)std::fflush(stdout);
 }
 
+// Whether its context is good still, once more as a line of JSON.
+void print_end(const Cuda& cuda) {
+  std::size_t free_bytes = 0;
+  std::size_t total_bytes = 0;
+  const int result = cuda.call("cuMemGetInfo_v2", &free_bytes, &total_bytes);
+  (void)std::puts(("{\"cuMemGetInfo\": " + std::to_string(result) + "}").c_str());
+  (void)std::fflush(stdout);
+}
+
 void wait_for_end_of_input() {
   std::array<char, 256> ignored{};
   while (::read(STDIN_FILENO, ignored.data(), ignored.size()) > 0) {
@@ -159,8 +169,10 @@ std::optional<Options> read_options(int count, char** words) {
   Options options;
   for (int index = 1; index < count; ++index) {
     const std::string_view word = words[index];
-    if (word == "--hold-until-stdin-closes") {
-      options.hold_until_stdin_closes = true;
+    if (word == "--hold-until-stdin-closes" || word == "--look-at-end") {
+      auto& option =
+          word == "--look-at-end" ? options.look_at_end : options.hold_until_stdin_closes;
+      option = true;
       continue;
     }
     const auto value = index + 1 < count ? number(words[++index]) : std::nullopt;
@@ -182,7 +194,9 @@ int main(int count, char** words) {
   const auto options = read_options(count, words);
   if (!options) {
     (void)std::fputs(
-        "usage: mps-probe [--alloc MIB] [--hold SECONDS] [--hold-until-stdin-closes]\n", stderr);
+        "usage: mps-probe [--alloc MIB] [--hold SECONDS] [--hold-until-stdin-closes] "
+        "[--look-at-end]\n",
+        stderr);
     return k_usage;
   }
   const Cuda cuda;
@@ -195,5 +209,6 @@ int main(int count, char** words) {
   print(finding);
   std::this_thread::sleep_for(options->hold);
   if (options->hold_until_stdin_closes) wait_for_end_of_input();
+  if (options->look_at_end) print_end(cuda);
   return finding.init == 0 ? 0 : 1;
 }

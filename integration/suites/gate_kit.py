@@ -315,6 +315,17 @@ class GatedSupervisor(Supervisor):
         """Its answer to a command; tried again while somebody else has the one command session."""
         return wait_until(lambda: self.commands(line)[1], f"an answer to {line}")
 
+    def hold_session(self):
+        """A process that has the one command session, for sure: one that comes to it while somebody
+        else has it ends."""
+        for _ in range(100):
+            session = self.held_session()
+            wait_until(lambda: session.poll() is not None or socket_inodes(session.pid), "a socket")
+            answers = [self.commands("get_server_list")[1] for _ in range(5)]
+            if session.poll() is None and not any(answers):
+                return session
+        raise AssertionError("the command session is never free")
+
     def kill_daemon(self):
         pid = self.instance()["control"]["pid"]
         os.kill(pid, signal.SIGKILL)

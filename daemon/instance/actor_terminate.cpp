@@ -1,0 +1,84 @@
+// Ending clients through MPS: the commands that termination.h asks for, one batch after another.
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+#include "base/text.h"
+#include "instance/actor.h"
+
+namespace mps::instance {
+
+namespace asio = boost::asio;
+using std::chrono::steady_clock;
+
+namespace {
+
+// For everything; whoever asks through a socket waits for 30 s.
+constexpr std::chrono::seconds k_in_all{20};
+// terminate_client answers when the client's work has been ended. The channel waits with it.
+constexpr Milliseconds k_ending{5000};
+constexpr Milliseconds k_look_again{200};
+
+bool lives(const ClientProcess& process) {
+  const auto stat = process::Proc().stat(process.pid);
+  return stat && stat->start_time == process.start_ticks && stat->state != 'Z' &&
+         stat->state != 'X';
+}
+
+}  // namespace
+
+void Actor::terminate(std::vector<ClientProcess> clients, Terminated told) {
+  for (auto& client : clients) {
+    if (client.start_ticks != 0) continue;
+    if (const auto stat = proc_.stat(client.pid)) client.start_ticks = stat->start_time;
+  }
+  auto work = std::make_shared<Terminator>(clients, lives);
+  if (closed_ || machine_.daemon() == 0) {
+    work->give_up("no control daemon runs that could be told");
+  } else if (terminations_ >= k_terminations) {
+    work->give_up(std::to_string(k_terminations) + " such requests are under way already");
+  }
+  co_spawn(executor_, terminate_all(shared_from_this(), std::move(work), std::move(told)),
+           asio::detached);
+}
+
+asio::awaitable<void> Actor::terminate_all(Self self, std::shared_ptr<Terminator> work,
+                                           Terminated told) {
+  ++self->terminations_;
+  co_await terminate_on(self, work);
+  --self->terminations_;
+  told(work->results());
+}
+
+asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator> work) {
+  const auto generation = self->generation_;
+  const auto deadline = steady_clock::now() + k_in_all;
+  const auto over = std::make_shared<bool>(false);
+  while (!work->done()) {
+    if (work->looks_again()) {
+      asio::steady_timer pause(self->executor_, k_look_again);
+      co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
+    }
+    self->name_friends();
+    const auto limit = work->ends_a_client() ? k_ending : self->settings_.machine.probe_timeout;
+    // A variable of its own: gcc 12 destroys what such a temporary holds twice.
+    control::Channel::Make make = [work, over, deadline] {
+      *over = steady_clock::now() >= deadline;
+      return *over ? std::vector<control::Command>{} : work->batch();
+    };
+    const auto outcome = co_await self->channel_.run_made(std::move(make), limit);
+    // One of another daemon has not seen these clients.
+    if (self->closed_ || self->generation_ != generation) {
+      work->give_up("the control daemon has ended meanwhile");
+    } else if (*over) {
+      work->give_up("not within " + format_duration(k_in_all));
+    } else {
+      work->take(outcome);
+    }
+  }
+}
+
+}  // namespace mps::instance

@@ -1,0 +1,281 @@
+#include "instance/termination.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/text.h"
+
+namespace mps::instance {
+
+namespace {
+
+constexpr std::size_t k_servers = 8;  // MPS has one that serves, and perhaps one that ends
+
+std::string held_by(const std::optional<pid_t>& holder, const std::string& name) {
+  if (!holder) return "a process that cannot be seen from here";
+  return "pid " + std::to_string(*holder) + (name.empty() ? "" : " (" + printable(name, 64) + ")");
+}
+
+std::string why_not(const control::Outcome& outcome) {
+  if (const auto* busy = std::get_if<control::Busy>(&outcome)) {
+    return "the one command session is held by " + held_by(busy->holder, busy->holder_name);
+  }
+  if (const auto* blocked = std::get_if<control::Blocked>(&outcome)) {
+    return "the control daemon waits for a connection that says nothing, of " +
+           held_by(blocked->holder, blocked->holder_name);
+  }
+  if (const auto* silent = std::get_if<control::Unanswered>(&outcome)) return silent->why;
+  if (const auto* absent = std::get_if<control::Absent>(&outcome)) return absent->why;
+  if (std::holds_alternative<control::Stopped>(outcome)) return "the control daemon is stopped";
+  return "the answers do not match the questions";
+}
+
+bool says_nothing(const control::Answer& answer) {
+  const auto* reply = std::get_if<control::Reply>(&answer);
+  return reply != nullptr && std::all_of(reply->lines.begin(), reply->lines.end(),
+                                         [](const auto& line) { return trim(line).empty(); });
+}
+
+// "0", or why it is not that: MPS's own words, or a CUDA error's number.
+std::string trouble(const control::Answer& answer) {
+  if (const auto* refusal = std::get_if<control::Refusal>(&answer)) {
+    return "MPS says \"" + printable(refusal->words, 200) + "\"";
+  }
+  const auto& lines = std::get<control::Reply>(answer).lines;
+  const auto first = lines.empty() ? std::string_view() : trim(lines.front());
+  if (first == "0" && lines.size() == 1) return {};
+  if (const auto code = parse_number<int>(first); code && lines.size() == 1) {
+    return "MPS says CUDA error " + std::to_string(*code);
+  }
+  return "MPS says " + (first.empty() ? "nothing" : "\"" + printable(first, 200) + "\"");
+}
+
+}  // namespace
+
+const char* to_string(Termination::Kind kind) {
+  switch (kind) {
+    case Termination::Kind::terminated:
+      return "terminated";
+    case Termination::Kind::gone:
+      return "gone";
+    case Termination::Kind::no_client:
+      return "noClient";
+    case Termination::Kind::refused:
+      return "refused";
+    case Termination::Kind::unanswered:
+      break;
+  }
+  return "unanswered";
+}
+
+Terminator::Terminator(const std::vector<ClientProcess>& clients, Lives lives)
+    : lives_(std::move(lives)), clients_(clients.size()) {
+  results_.reserve(clients.size());
+  for (const auto& client : clients) results_.push_back({client, Termination::Kind::unanswered});
+  settle_ended();
+}
+
+// ---- what to ask ----
+
+std::vector<control::Command> Terminator::batch() {
+  std::vector<control::Command> batch;
+  if (stage_ == Stage::servers) batch = {control::get_server_list()};
+  if (stage_ == Stage::clients || stage_ == Stage::listing) {
+    for (const auto server : servers_) batch.push_back(control::get_client_list(server));
+  }
+  if (stage_ == Stage::ending && lives(at_)) {
+    batch = {control::terminate_client(clients_[at_].server, results_[at_].process.pid)};
+  }
+  // Apart from the lists: a client can call itself what makes this one unreadable.
+  if (stage_ == Stage::contexts) batch = {control::ps()};
+  asked_ = batch.size();
+  return batch;
+}
+
+void Terminator::take(const control::Outcome& outcome) {
+  if (done()) return;
+  const auto* answered = std::get_if<control::Answered>(&outcome);
+  if (answered == nullptr || answered->answers.size() != asked_)
+    return not_answered(why_not(outcome));
+  const auto& answers = answered->answers;
+  switch (stage_) {
+    case Stage::servers:
+      return see_servers(answers.front());
+    case Stage::clients:
+      return see_clients(answers);
+    case Stage::ending:
+      if (!answers.empty()) return see_ending(answers.front());
+      settle(at_, Termination::Kind::gone);
+      return go_on_from(at_ + 1);
+    case Stage::listing:
+      return see_listing(answers);
+    case Stage::contexts:
+      return see_contexts(answers.front());
+    case Stage::done:
+      break;
+  }
+}
+
+// ---- who has it ----
+
+void Terminator::see_servers(const control::Answer& answer) {
+  auto servers = control::read_pids(answer);
+  if (!servers) return give_up("its list of servers makes no sense");
+  if (servers->size() > k_servers) servers->resize(k_servers);
+  servers_ = std::move(*servers);
+  settle_ended();
+  if (done()) return;
+  if (!servers_.empty()) {
+    stage_ = Stage::clients;
+    return;
+  }
+  for (std::size_t i = 0; i < clients_.size(); ++i) settle(i, Termination::Kind::no_client);
+  finish_if_settled();
+}
+
+std::optional<std::vector<pid_t>> Terminator::listed(const std::vector<control::Answer>& answers,
+                                                     pid_t server) const {
+  const auto place = std::find(servers_.begin(), servers_.end(), server);
+  if (place == servers_.end()) return std::nullopt;
+  const auto& answer = answers[static_cast<std::size_t>(place - servers_.begin())];
+  // It has gone, and its clients with it.
+  if (std::holds_alternative<control::Refusal>(answer)) return std::vector<pid_t>{};
+  return control::read_pids(answer);
+}
+
+void Terminator::see_clients(const std::vector<control::Answer>& answers) {
+  for (const auto server : servers_) {
+    const auto pids = listed(answers, server);
+    if (!pids) return give_up("its list of clients makes no sense");
+    for (std::size_t i = 0; i < clients_.size(); ++i) {
+      const auto pid = results_[i].process.pid;
+      if (std::find(pids->begin(), pids->end(), pid) != pids->end()) clients_[i].server = server;
+    }
+  }
+  settle_ended();
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].server == 0) settle(i, Termination::Kind::no_client);
+  }
+  go_on_from(0);
+}
+
+// ---- ending ----
+
+void Terminator::go_on_from(std::size_t index) {
+  stage_ = Stage::ending;
+  for (at_ = index; at_ < clients_.size(); ++at_) {
+    if (clients_[at_].progress == Progress::open) return;
+  }
+  stage_ = Stage::listing;
+  settle_ended();
+}
+
+void Terminator::see_ending(const control::Answer& answer) {
+  auto why = trouble(answer);
+  if (why.empty()) {
+    clients_[at_].progress = Progress::told;
+  } else if (!lives(at_)) {
+    settle(at_, Termination::Kind::gone);
+  } else {
+    settle(at_, Termination::Kind::refused, std::move(why));
+  }
+  go_on_from(at_ + 1);
+}
+
+// ---- looking whether it is so ----
+
+void Terminator::see_listing(const std::vector<control::Answer>& answers) {
+  settle_ended();
+  bool undecided = false;
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    auto& client = clients_[i];
+    if (client.progress == Progress::settled) continue;
+    const auto pids = listed(answers, client.server);
+    const bool there =
+        !pids || std::find(pids->begin(), pids->end(), results_[i].process.pid) != pids->end();
+    if (!there) settle(i, Termination::Kind::terminated);
+    undecided = undecided || (there && client.progress == Progress::told);
+  }
+  // Of one whose end was not answered the list of contexts proves nothing: it may have had none.
+  if (undecided) {
+    stage_ = Stage::contexts;
+  } else {
+    look_once_more();
+  }
+}
+
+void Terminator::see_contexts(const control::Answer& answer) {
+  auto rows = control::read_ps(answer);
+  if (!rows && says_nothing(answer)) rows.emplace();  // there is no context at all
+  for (std::size_t i = 0; rows && i < clients_.size(); ++i) {
+    const auto pid = results_[i].process.pid;
+    const bool left =
+        std::any_of(rows->begin(), rows->end(), [pid](const auto& row) { return row.pid == pid; });
+    if (clients_[i].progress == Progress::told && !left) settle(i, Termination::Kind::terminated);
+  }
+  look_once_more();
+}
+
+void Terminator::look_once_more() {
+  stage_ = Stage::listing;
+  settle_ended();
+  if (done() || ++looks_ < k_looks) return;
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].progress != Progress::told) continue;
+    settle(i, Termination::Kind::refused, "MPS says that it has ended it, and still lists it");
+  }
+  give_up({});
+}
+
+// ---- no answer, and the end ----
+
+void Terminator::not_answered(const std::string& why) {
+  if (stage_ == Stage::servers || stage_ == Stage::clients) return give_up(why);
+  if (stage_ == Stage::ending) {
+    clients_[at_].progress = Progress::doubtful;
+    results_[at_].why = why;
+    return go_on_from(at_ + 1);
+  }
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].progress != Progress::told) continue;
+    results_[i].why = "MPS says that it has ended it, and then, asked for its clients: " + why;
+  }
+  settle_ended();
+  stage_ = done() ? stage_ : Stage::listing;
+  if (!done() && ++looks_ >= k_looks) give_up(why);
+}
+
+void Terminator::give_up(const std::string& why) {
+  settle_ended();
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].progress == Progress::settled) continue;
+    if (results_[i].why.empty()) results_[i].why = why;
+    settle(i, Termination::Kind::unanswered, std::move(results_[i].why));
+  }
+  stage_ = Stage::done;
+}
+
+void Terminator::settle(std::size_t index, Termination::Kind kind, std::string why) {
+  if (clients_[index].progress == Progress::settled) return;
+  clients_[index].progress = Progress::settled;
+  results_[index].kind = kind;
+  results_[index].why = std::move(why);
+}
+
+void Terminator::settle_ended() {
+  for (std::size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].progress == Progress::settled || lives(i)) continue;
+    const bool ours = clients_[i].progress != Progress::open;
+    settle(i, ours ? Termination::Kind::terminated : Termination::Kind::gone);
+  }
+  finish_if_settled();
+}
+
+void Terminator::finish_if_settled() {
+  const bool settled = std::all_of(clients_.begin(), clients_.end(), [](const Client& client) {
+    return client.progress == Progress::settled;
+  });
+  if (settled) stage_ = Stage::done;
+}
+
+}  // namespace mps::instance
