@@ -66,6 +66,7 @@ class ActorMember final : public FleetMember {
         [actor = std::weak_ptr(actor_), gate = gate_, listener = std::move(listener)] {
           const auto alive = actor.lock();
           if (gate && alive) gate->instance_is(alive->state(), alive->last_error());
+          if (gate) gate->look();
           if (listener) listener();
         });
   }

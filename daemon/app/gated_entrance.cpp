@@ -123,6 +123,7 @@ void GatedEntrance::set_opening(const gate::Opening& opening) {
 void GatedEntrance::leave() {
   if (std::exchange(left_, true)) return;
   again_.cancel();
+  if (newcomers_) newcomers_->close();
   if (link_) link_->close();
 }
 
@@ -261,6 +262,7 @@ void GatedEntrance::gate_stands(pid_t /*pid*/, bool /*adopted*/) {
 void GatedEntrance::gate_lost(const std::string& how) {
   const bool stood = std::exchange(listed_, false);
   while (!guests_.empty()) forget(guests_.begin()->first);
+  if (newcomers_) newcomers_->all_left();
   tell_desk();
   const auto again = refusals_.count("gate " + how, steady_clock::now());
   if (!again) return;
@@ -311,6 +313,7 @@ void GatedEntrance::told(std::uint64_t peer, const admission::Verdict& verdict) 
   guest.request.reset();
   if (const auto* in = std::get_if<share::LetIn>(&verdict)) {
     guest.slot = in->slot;
+    if (newcomers_) return newcomers_->comes(peer, guest.pid, in->grant);
     guest.let_in_since = steady_clock::now();
     return link_->let_in(peer);
   }
@@ -325,6 +328,7 @@ void GatedEntrance::entered(std::uint64_t peer) {
 
 // The daemon has gone, or took too long: tried again until it serves or the time is over.
 void GatedEntrance::not_entered(std::uint64_t peer, int /*error*/) {
+  if (newcomers_) return newcomers_->not_entered(peer);
   if (guests_.contains(peer)) try_again_soon();
 }
 
@@ -354,16 +358,37 @@ void GatedEntrance::let_in_again() {
     link_->let_in(peer);
   }
   for (const auto peer : over) {
-    const auto pid = guests_.at(peer).pid;
-    forget(peer);
-    link_->refuse(peer);
-    if (!refusals_.count("timeout", now)) continue;
-    say_("refused", settings_.place.instance,
-         "process " + std::to_string(pid) +
-             " was let in, and then refused, timeout: the control daemon did not take it within " +
-             format_duration(patience));
+    give_up_on(peer, "the control daemon did not take it within " + format_duration(patience));
   }
   if (waiting) try_again_soon();
+}
+
+void GatedEntrance::give_up_on(std::uint64_t peer, const std::string& why) {
+  const auto guest = guests_.find(peer);
+  if (guest == guests_.end()) return;
+  const auto pid = guest->second.pid;
+  forget(peer);
+  link_->refuse(peer);
+  if (!refusals_.count("timeout", steady_clock::now())) return;
+  say_("refused", settings_.place.instance,
+       "process " + std::to_string(pid) + " was let in, and then refused, timeout: " + why);
+}
+
+void GatedEntrance::limit_newcomers(const std::shared_ptr<instance::Actor>& actor) {
+  HardLimitsSettings limits;
+  limits.patience = std::max(settings_.wait, k_least_patience);
+  newcomers_ = std::make_shared<Newcomers>(
+      executor_, limits, actor,
+      Newcomers::Gate{[this](std::uint64_t peer) { link_->let_in(peer); },
+                      [this](std::uint64_t peer) {
+                        give_up_on(peer,
+                                   "its limits could not be set, or the control daemon did "
+                                   "not take it, within " +
+                                       format_duration(std::max(settings_.wait, k_least_patience)));
+                      }},
+      [this](const std::string& kind, const std::string& message) {
+        say_(kind, settings_.place.instance, message);
+      });
 }
 
 // It is not at the gate any more: its slot goes on until its process ends.
@@ -372,6 +397,7 @@ void GatedEntrance::forget(std::uint64_t peer) {
   if (!guest) return;
   if (guest.mapped().request) controller_->withdraw(*guest.mapped().request);
   if (guest.mapped().slot) controller_->connection_closed(*guest.mapped().slot);
+  if (newcomers_) newcomers_->left(peer);
 }
 
 void GatedEntrance::gone(std::uint64_t peer) {

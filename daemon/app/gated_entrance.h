@@ -16,6 +16,7 @@
 
 #include "admission/controller.h"
 #include "admission/server.h"
+#include "app/newcomers.h"
 #include "gate/link.h"
 #include "gate/opening.h"
 #include "gate/share_socket.h"
@@ -62,6 +63,12 @@ class GatedEntrance final : public instance::Entrance,
   [[nodiscard]] const std::string& instance() const { return settings_.place.instance; }
   [[nodiscard]] const instance::Layout& layout() const { return settings_.layout; }
 
+  // Each newcomer gets its own limits from the server, in turn. Before start().
+  void limit_newcomers(const std::shared_ptr<instance::Actor>& actor);
+  // Something changed at the instance.
+  void look() {
+    if (newcomers_) newcomers_->look();
+  }
   // The gate goes on: it holds newcomers until the next supervisor comes.
   void leave();
   // Another one of this instance takes over now, and finds the gate.
@@ -101,6 +108,7 @@ class GatedEntrance final : public instance::Entrance,
   };
   void told(std::uint64_t peer, const admission::Verdict& verdict);
   void forget(std::uint64_t peer);
+  void give_up_on(std::uint64_t peer, const std::string& why);
   void tell_desk();
   [[nodiscard]] share::Door door() const;
   struct Sockets {  // of a share
@@ -135,6 +143,7 @@ class GatedEntrance final : public instance::Entrance,
   bool listed_ = false;
   std::optional<gate::Opening> opening_{};
   bool left_ = false;
+  std::shared_ptr<Newcomers> newcomers_;  // none: the instance's limits are everybody's
   std::size_t found_inside_ = 0;
   std::uint64_t generation_ = 0;
   admission::Refusals refusals_;

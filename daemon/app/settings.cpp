@@ -135,7 +135,7 @@ void read_settings(Reader& reader, const Field& root, Settings& out) {
                                      reader.duration(wait, 0ms, 1h, out.admission_wait);
                                    }}});
         }},
-       {"hardLimits", later},
+       {"hardLimits", [&](const Field& f) { reader.choice(f, "off", "on", out.hard_limits); }},
        {"uidConflict",
         [&](const Field& f) { reader.choice(f, "refuse", "wait", out.uid_conflict_waits); }},
        {"serverStartFailures", later},

@@ -67,6 +67,7 @@ computeMode: exclusive
 gate: on
 overcommit: {threads: 1.5, memory: 0.9}
 admission: {wait: 10s}
+hardLimits: on
 uidConflict: wait
 metricsListen: "[::1]:9000"
 stopInstances: true
@@ -88,6 +89,7 @@ shutdownTimeout: 1m
   CHECK(settings.overcommit_threads == 1.5);
   CHECK(settings.overcommit_memory == 0.9);
   CHECK(settings.admission_wait == 10s);
+  CHECK(settings.hard_limits);
   CHECK(settings.uid_conflict_waits);
   CHECK(settings.metrics_listen == "[::1]:9000");
   CHECK(settings.stop_instances);
@@ -101,12 +103,14 @@ shutdownTimeout: 1m
 
 TEST_CASE("the other word of each choice") {
   const auto settings = parsed(
-      "computeMode: leave\ngate: off\nuidConflict: refuse\nmetricsListen: off\nstopInstances: "
+      "computeMode: leave\ngate: off\nhardLimits: off\nuidConflict: refuse\nmetricsListen: "
+      "off\nstopInstances: "
       "false\n"
       "limits: {clientPriority: normal, pinnedDeviceMemory: 1536Mi}\nchannelHolder: report\n"
       "devices: auto\n");
   CHECK_FALSE(settings.exclusive_compute_mode);
   CHECK(settings.gate == Settings::Gate::off);
+  CHECK_FALSE(settings.hard_limits);
   CHECK_FALSE(settings.uid_conflict_waits);
   CHECK_FALSE(settings.stop_instances);
   CHECK_FALSE(settings.end_channel_holder);
@@ -182,6 +186,7 @@ TEST_CASE("folders, names and words") {
        "s.yaml:1:22: overcommit.memory: must be a number from 0.1 to 100: \"1e1\""},
       {"overcommit: {cores: 2}", "s.yaml:1:14: overcommit.cores: unknown key: \"cores\""},
       {"admission: {wait: 2h}", "s.yaml:1:19: admission.wait: must be between 0s and 1h: \"2h\""},
+      {"hardLimits: auto", "s.yaml:1:13: hardLimits: must be off or on: \"auto\""},
       {"uidConflict: no", "s.yaml:1:14: uidConflict: must be refuse or wait: \"no\""},
   });
 }
@@ -323,8 +328,6 @@ TEST_CASE("keys") {
 
 TEST_CASE("keys of later versions are known, and said not to work yet") {
   check_all({
-      {"hardLimits: off",
-       "s.yaml:1:13: hardLimits: not supported by this version of mps-supervisor: \"off\""},
       {"serverStartFailures: {close: never}",
        "s.yaml:1:22: serverStartFailures: not supported by this version of mps-supervisor: a "
        "mapping"},

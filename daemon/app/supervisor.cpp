@@ -208,10 +208,10 @@ std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wan
   actor.machine.limits = wanted.limits;
   auto gate = desk_ ? make_gate(wanted, layout) : nullptr;
   actor.entrance = gate;
-  return std::make_shared<ActorMember>(
-      std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
-                                        recorder_),
-      std::move(gate));
+  auto made = std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
+                                                recorder_);
+  if (gate && settings_.hard_limits) gate->limit_newcomers(made);
+  return std::make_shared<ActorMember>(std::move(made), std::move(gate));
 }
 
 void Supervisor::say_once(const std::string& about, const std::string& kind,

@@ -97,6 +97,8 @@ class Supervisor : public api::Agent {
                          instance::Actor::Terminated told);
   void say_terminated(const std::string& instance, const instance::ClientProcess& client,
                       const std::string& command);
+  void terminate_violator(const std::string& instance, const share::Process& process,
+                          const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
                           std::function<void(const std::vector<admission::Ended>&)> told);
   void take_inventory(device::Inventory fresh);

@@ -27,7 +27,10 @@ identity::ResolverSettings resolver_settings(const Settings& settings) {
 }  // namespace
 
 Result<void> Supervisor::open_desk() {
-  if (settings_.gate != Settings::Gate::on) return {};
+  if (settings_.gate != Settings::Gate::on) {
+    if (settings_.hard_limits) spdlog::warn("hardLimits: on does nothing without gate: on");
+    return {};
+  }
   auto gate = find_own_program("mps-gate");
   if (!gate) return gate.error();
   auto client = find_own_program("mps-cuinit");

@@ -74,6 +74,12 @@ class Actor : public std::enable_shared_from_this<Actor> {
   [[nodiscard]] Snapshot snapshot() const;
   [[nodiscard]] const std::string& device() const { return settings_.device; }
   [[nodiscard]] State state() const { return machine_.state(); }
+  [[nodiscard]] std::optional<Limits> limits_in_force() const { return machine_.limits_in_force(); }
+  // Whether a server has that client.
+  [[nodiscard]] bool serves(pid_t client) const {
+    const auto known = machine_.clients().find(client);
+    return known != machine_.clients().end() && known->second.connected;
+  }
   [[nodiscard]] std::string last_error() const { return machine_.last_error(); }
   [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
 

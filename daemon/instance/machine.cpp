@@ -386,6 +386,29 @@ void Machine::handle(const LimitsWanted& wanted) {
   if (serving() && ending_ == Ending::none) configure();
 }
 
+void Machine::handle(const NewcomerLimitsWanted& wanted) {
+  const auto before = wanted_limits();
+  newcomer_limits_ = wanted.limits;
+  if (wanted_limits() == before) return;
+  limits_confirmed_ = false;
+  if (limits_given_ && serving() && ending_ == Ending::none) configure();
+}
+
+Limits Machine::wanted_limits() const {
+  auto limits = settings_.limits;
+  if (!newcomer_limits_) return limits;
+  limits.active_thread_percentage = newcomer_limits_->active_thread_percentage;
+  limits.pinned_memory_mebibytes = newcomer_limits_->pinned_memory_mebibytes;
+  return limits;
+}
+
+std::optional<Limits> Machine::limits_in_force() const {
+  const bool being_set = batch_running_ && plan_.sets;
+  // A server that starts may have taken the defaults of before.
+  if (!serving() || !limits_confirmed_ || being_set || server_missed_limits_) return std::nullopt;
+  return wanted_limits();
+}
+
 void Machine::stop_if_drained() {
   if (state_ != State::draining || ending_ != Ending::none) return;
   if (clients_running() || !clients_known_) return;

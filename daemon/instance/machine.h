@@ -97,11 +97,22 @@ struct ShutdownWanted {};  // end the daemon and stay down
 struct LimitsWanted {
   Limits limits;
 };
+// Who comes in now gets these instead (`hardLimits`); none: those that are wanted else, again. The
+// one place that knows what the limits are meant to be still is here, so that the drift check does
+// not take them for somebody else's doing.
+struct NewcomerLimitsWanted {
+  struct Own {
+    double active_thread_percentage = 100.0;
+    std::optional<std::uint64_t> pinned_memory_mebibytes{};
+    bool operator==(const Own&) const = default;
+  };
+  std::optional<Own> limits{};
+};
 
-using Input =
-    std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
-                 ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone, TimerDue,
-                 DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted, LimitsWanted>;
+using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
+                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
+                           TimerDue, DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted,
+                           LimitsWanted, NewcomerLimitsWanted>;
 
 // ---- what to do ----
 
@@ -198,6 +209,8 @@ class Machine {
   [[nodiscard]] bool adopted() const { return adopted_; }
   [[nodiscard]] bool limits_confirmed() const { return limits_confirmed_; }
   [[nodiscard]] const Limits& limits() const { return settings_.limits; }
+  // What a client gets that connects now; none: not known for sure.
+  [[nodiscard]] std::optional<Limits> limits_in_force() const;
   [[nodiscard]] const std::string& last_error() const { return last_error_; }
   [[nodiscard]] std::uint64_t restarts() const { return restarts_; }
   [[nodiscard]] std::uint64_t drifted() const { return drifted_; }
@@ -235,6 +248,7 @@ class Machine {
   void handle(const RestartWanted& wanted);
   void handle(const ShutdownWanted&);
   void handle(const LimitsWanted& wanted);
+  void handle(const NewcomerLimitsWanted& wanted);
 
   // log lines
   void on_log(const control::DaemonListening&);
@@ -292,6 +306,7 @@ class Machine {
   [[nodiscard]] std::string server_mismatch(const control::Answered& answered) const;
   [[nodiscard]] std::string wrong_percentage(const control::Answer& answer) const;
   [[nodiscard]] std::string wrong_memory(const control::Answer& answer) const;
+  [[nodiscard]] Limits wanted_limits() const;
   [[nodiscard]] bool serving() const {
     return state_ == State::ready || state_ == State::faulted || state_ == State::draining;
   }
@@ -311,6 +326,7 @@ class Machine {
   bool batch_running_ = false;  // a configure or probe batch of this daemon
   // Where the answers of that batch stand; 0: not asked for.
   struct Plan {
+    bool sets = false;
     Limits wanted;     // what its answers are compared with
     pid_t server = 0;  // whose clients and limits it asks for
     std::size_t limits = 0;
@@ -327,6 +343,7 @@ class Machine {
   bool accept_timer_ = false;
   TimePoint accept_since_{};
   bool limits_given_ = true;  // false: of what is only to be drained nobody knows what it may have
+  std::optional<NewcomerLimitsWanted::Own> newcomer_limits_;
   bool limits_confirmed_ = false;
   bool limits_changed_ = false;        // and not confirmed since, while serving
   bool server_missed_limits_ = false;  // the next one may have started before they were set

@@ -58,9 +58,10 @@ std::string describe_limits(const Limits& limits) {
 // answers will stand. A running server has limits of its own: uid 0 in a container can change them
 // through the share (550), so they are set and read like the defaults.
 std::vector<control::Command> Machine::compose(bool with_sets) {
-  const auto& limits = settings_.limits;
+  const auto limits = wanted_limits();
   const auto memory_limit = limits.pinned_memory_mebibytes.value_or(0);
   plan_ = Plan{};
+  plan_.sets = with_sets;
   plan_.wanted = limits;
   plan_.server = server_ && server_->status != ServerStatus::starting ? server_->pid : 0;
   std::vector<control::Command> batch;
@@ -169,7 +170,7 @@ void Machine::handle(const ConfigureDone& done) {
   }
   channel_ok();
   failures_ = 0;
-  if (plan_.wanted != settings_.limits) return configure();  // changed while it was under way
+  if (plan_.wanted != wanted_limits()) return configure();  // changed while it was under way
   auto wrong = mismatch(*answered);
   if (!wrong.empty()) return limits_refused(std::move(wrong));
   const bool other_server = server_ && server_->pid != 0 && server_->pid != plan_.server;
@@ -256,7 +257,7 @@ void Machine::handle(const ProbeDone& done) {
   wedge_reported_ = false;
   channel_ok();
   probe_in(settings_.probe_interval);
-  const bool current = plan_.wanted == settings_.limits;
+  const bool current = plan_.wanted == wanted_limits();
   if (const auto wrong = limits_given_ ? mismatch(*answered) : std::string();
       current && !wrong.empty()) {
     // Once for each time that they were right before: what setting does not cure is no news.

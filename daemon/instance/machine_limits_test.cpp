@@ -242,6 +242,63 @@ TEST_CASE("an instance that is undrained serves once the limits of meanwhile are
   }
 }
 
+namespace {
+
+NewcomerLimitsWanted newcomer(double percentage, std::uint64_t mebibytes) {
+  return {NewcomerLimitsWanted::Own{percentage, mebibytes}};
+}
+
+}  // namespace
+
+TEST_CASE("who comes in now gets limits of its own, and the drift check knows of them") {
+  MachineSettings settings;
+  settings.limits = {50.0, 10240, 1};
+  Kit kit(settings);
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{100});
+  kit.line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
+  auto ceiling = Kit::limits("50.0", {"10G"});
+  ceiling.answers[2] = Kit::reply({"1"});
+  auto own = Kit::limits("20.0", {"1G"});
+  own.answers[2] = Kit::reply({"1"});
+  CHECK_FALSE(kit.machine.limits_in_force());
+  kit.give(kit.configured(ceiling));
+  CHECK(kit.machine.limits_in_force() == Limits{50.0, 10240, 1});
+  const auto commands = batch_after(kit, newcomer(20.0, 1024));
+  CHECK(has(commands, "set_default_active_thread_percentage 20"));
+  CHECK(has(commands, "set_default_device_pinned_mem_limit 0 1024M"));
+  CHECK(has(commands, "set_default_client_priority 1"));
+  CHECK_FALSE(kit.machine.limits_in_force());
+  CHECK(kit.give(kit.configured(own)) == Lines{"set next_probe 30s"});
+  CHECK(kit.machine.limits_in_force() == Limits{20.0, 1024, 1});
+  CHECK(kit.machine.limits() == Limits{50.0, 10240, 1});
+  // A look finds them as they are meant to be.
+  kit.due(Timer::next_probe);
+  CHECK(kit.give(Kit::probed(own)) == Lines{"set next_probe 30s"});
+  CHECK(kit.machine.drifted() == 0);
+  SUBCASE("and somebody else's doing for what it is") {
+    kit.due(Timer::next_probe);
+    kit.give(Kit::probed(ceiling));
+    CHECK(kit.machine.drifted() == 1);
+    CHECK_FALSE(kit.machine.limits_in_force());
+  }
+  SUBCASE("afterwards it is as before") {
+    kit.give(NewcomerLimitsWanted{});
+    CHECK_FALSE(kit.machine.limits_in_force());
+    kit.give(kit.configured(ceiling));
+    CHECK(kit.machine.limits_in_force() == Limits{50.0, 10240, 1});
+    CHECK(kit.give(NewcomerLimitsWanted{}) == Lines{});
+  }
+  SUBCASE("a change of mind while they are set") {
+    kit.give(newcomer(30.0, 1024));
+    kit.give(NewcomerLimitsWanted{});
+    kit.give(kit.configured(Kit::limits("30.0", {"1G"})));
+    CHECK_FALSE(kit.machine.limits_in_force());
+    kit.give(kit.configured(ceiling));
+    CHECK(kit.machine.limits_in_force() == Limits{50.0, 10240, 1});
+  }
+}
+
 TEST_CASE("an undrain during a probe configures after it") {
   Kit kit;
   kit.make_busy();

@@ -22,6 +22,11 @@ void Machine::handle(const LogLine& line) {
   if (const auto* connected = std::get_if<control::ClientConnected>(&kind)) {
     return on_client(line, connected->pid, 0, true);
   }
+  // 535 and 550 say no more of a client that a server has taken than that it has a context.
+  const auto* status = std::get_if<control::ClientStatus>(&kind);
+  if (status != nullptr && status->active && clients_.contains(status->pid)) {
+    return on_client(line, status->pid, 0, true);
+  }
   std::visit([this](const auto& happened) { on_log(happened); }, kind);
 }
 

@@ -34,6 +34,19 @@ TEST_CASE("a client that asks, is served, and goes") {
   CHECK(kit.give(ClientEnded{900}).empty());
 }
 
+TEST_CASE("a client has its server when it has a context, where the log says no more") {
+  Kit kit;
+  kit.make_busy();
+  CHECK(kit.server_line("Status of client {900, 1} is INACTIVE").empty());
+  CHECK(kit.server_line("Status of client {900, 1} is ACTIVE") ==
+        Lines{"emit client_connected: client 900 is served"});
+  CHECK(kit.server_line("Status of client {900, 2} is ACTIVE").empty());
+  CHECK(kit.machine.clients().at(900).connected);
+  // Nobody becomes a client by it who has not asked.
+  CHECK(kit.server_line("Status of client {901, 1} is ACTIVE").empty());
+  CHECK(kit.machine.clients().size() == 1);
+}
+
 TEST_CASE("a server that fails to start is one incident, however often MPS tries") {
   Kit kit;
   kit.make_ready();
