@@ -148,6 +148,7 @@ asio::awaitable<void> Supervisor::run() {
   co_await settle_compute_modes();
   // First the policies: a daemon that is new is not to serve a moment without its limits.
   co_await policies_->start(device_facts(), k_first_policies);
+  co_await see_if_gates_can_stand();
   policies_->on_change([this] {
     settle_instances();
     if (desk_) desk_->policies_changed();

@@ -82,6 +82,7 @@ class Supervisor : public api::Agent {
                                            const instance::Layout& layout);
   std::shared_ptr<Auditor> make_auditor();
   [[nodiscard]] gate::LearnSettings lesson_settings() const;
+  boost::asio::awaitable<void> see_if_gates_can_stand();
   boost::asio::awaitable<void> learn_opening();
   void tell_gates();
   void say_of(const std::string& kind, const std::string& instance, const std::string& message,

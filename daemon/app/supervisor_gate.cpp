@@ -27,8 +27,8 @@ identity::ResolverSettings resolver_settings(const Settings& settings) {
 }  // namespace
 
 Result<void> Supervisor::open_desk() {
-  if (settings_.gate != Settings::Gate::on) {
-    if (settings_.hard_limits) spdlog::warn("hardLimits: on does nothing without gate: on");
+  if (settings_.gate == Settings::Gate::off) {
+    if (settings_.hard_limits) spdlog::warn("hardLimits: on does nothing with gate: off");
     return {};
   }
   auto gate = find_own_program("mps-gate");
@@ -110,6 +110,10 @@ std::shared_ptr<Auditor> Supervisor::make_auditor() {
   sources.resolver = std::make_shared<identity::Resolver>(resolver_settings(settings_));
   sources.say = [this](const std::string& kind, const std::string& instance,
                        const std::string& message) { say_of(kind, instance, message); };
+  sources.terminate = [this](const std::string& instance, share::Process process,
+                             const std::string& why) {
+    terminate_violator(instance, process, why);
+  };
   return std::make_shared<Auditor>(io_.get_executor(),
                                    AuditorSettings{.node_pids = in_node_pid_namespace()},
                                    std::move(sources));
@@ -151,6 +155,24 @@ gate::LearnSettings Supervisor::lesson_settings() const {
   return lesson;
 }
 
+// With gate: auto, before there are instances: only a no makes them direct.
+asio::awaitable<void> Supervisor::see_if_gates_can_stand() {
+  if (!desk_ || settings_.gate != Settings::Gate::automatic) co_return;
+  auto lesson = co_await learn_or_recall(lesson_settings(), settings_.state_dir / "opening.json");
+  opening_ = std::move(lesson.opening);
+  if (!lesson.impossible) co_return;
+  share_keeper_->close();
+  admission_server_->stop();
+  desk_->close();
+  share_keeper_.reset();
+  admission_server_.reset();
+  desk_.reset();
+  say("gate_not_possible",
+      "no gate can stand on this node: " + lesson.why +
+          "; instances are direct: nobody is asked who comes in, and programs that start while a "
+          "control daemon is down run without MPS (gate: off says that this is meant)");
+}
+
 // Until it is known the gates hold everybody; that it takes long is never taken for a no.
 asio::awaitable<void> Supervisor::learn_opening() {
   auto pause = k_learn_again;
@@ -166,7 +188,7 @@ asio::awaitable<void> Supervisor::learn_opening() {
     }
     say_once("opening: " + lesson.why, "gate_not_ready",
              "what CUDA programs of this node say first cannot be learnt: " + lesson.why +
-                 (lesson.impossible ? "; with gate: on nobody gets in, gate: off lets all in"
+                 (lesson.impossible ? "; nobody gets in, gate: off lets all in"
                                     : "; nobody gets in until it is"));
     asio::steady_timer timer(io_, pause);
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));

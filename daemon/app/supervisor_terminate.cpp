@@ -1,4 +1,6 @@
 // Ending clients through MPS: for operators (any client), and for a container (its own).
+#include <spdlog/spdlog.h>
+
 #include <boost/asio/post.hpp>
 #include <utility>
 
@@ -152,6 +154,21 @@ void Supervisor::terminate_for_desk(
     none.push_back({admission::Ended::Kind::failed, process, "its instance is not there any more"});
   }
   asio::post(io_, [told = std::move(told), none = std::move(none)] { told(none); });
+}
+
+// Tried again while it lasts; what came of it is an event, or in the log.
+void Supervisor::terminate_violator(const std::string& instance, const share::Process& process,
+                                    const std::string& why) {
+  spdlog::warn("{}: client {} is to be terminated: {}", instance, process.pid, why);
+  const instance::Actor::Terminated told =
+      [instance](const std::vector<instance::Termination>& results) {
+        for (const auto& end : results) {
+          if (end.kind == Kind::terminated || end.kind == Kind::gone) continue;
+          spdlog::warn("{}: client {} was not terminated: {}", instance, end.process.pid,
+                       end.why.empty() ? "it is no client" : end.why);
+        }
+      };
+  (void)terminate_clients(instance, {{process.pid, process.start_ticks}}, told);
 }
 
 }  // namespace mps::app

@@ -250,6 +250,7 @@ class Supervisor:
         self.state = self.root / "state"
         self.policies = PolicyDirectory(self.root / "policies")
         self.settings = {
+            "gate": "off",  # the suites of gates have them on
             "runDir": str(self.run),
             "stateDir": str(self.state),
             "policyDir": str(self.policies.path),
