@@ -116,7 +116,7 @@ bool Fleet::take_back(const WantedInstance& wanted) {
   for (auto* from : {&leaving_, &retired_}) {
     const auto place = from->find(wanted.id);
     if (place == from->end() || place->second.device != wanted.device ||
-        place->second.domain != wanted.domain) {
+        place->second.domain != wanted.domain || (from == &leaving_ && place->second.unfit)) {
       continue;
     }
     auto& instance = *place->second.instance;
@@ -142,7 +142,9 @@ void Fleet::end_leftover(const std::string& id, const instance::FoundDaemon& fou
   gone.id = id;
   gone.device = found.device;
   gone.domain = id.substr(id.find('.') + 1);
-  put_aside(id, begin(gone, [&found](FleetMember& member) { member.drain(found); }));
+  auto member = begin(gone, [&found](FleetMember& made) { made.drain(found); });
+  member.unfit = !found.unfit.empty();
+  put_aside(id, std::move(member));
 }
 
 // One of the same name that has ended is closed first, or it would go on acting on the directory

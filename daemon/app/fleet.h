@@ -69,6 +69,7 @@ class Fleet {
     MemberPtr instance;
     std::string device;
     std::string domain;
+    bool unfit = false;  // its daemon cannot be taken back
   };
   using Members = std::map<std::string, Member>;
 

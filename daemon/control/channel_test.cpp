@@ -162,19 +162,21 @@ std::string why(const Outcome& outcome) {
 
 TEST_CASE("a batch can be made when its turn has come, or be none by then") {
   Bench bench(k_answering);
-  const auto first = bench.start({get_default_active_thread_percentage()});
-  int made_in_turn = 0;
-  const auto make = [&](std::vector<Command> batch) {
-    return [&made_in_turn, &bench, batch] {
-      made_in_turn += bench.channel->counters().batches > 0 ? 1 : 0;
+  std::vector<std::string> made;
+  const auto make = [&made](const std::string& name, std::vector<Command> batch) {
+    return [&made, name, batch] {
+      made.push_back(name);
       return batch;
     };
   };
-  const auto none = bench.start_made(make({}));
-  const auto last = bench.start_made(make({get_server_status(77)}));
+  const auto first = bench.start_made(make("first", {get_default_active_thread_percentage()}));
+  const auto none = bench.start_made(make("none", {}));
+  const auto last = bench.start_made(make("last", {get_server_status(77)}));
+  REQUIRE(bench.until([&] { return !made.empty(); }));
+  CHECK(made.size() == 1);  // the others wait for their turn
   REQUIRE(bench.until([&] { return last->has_value(); }));
+  CHECK(made == std::vector<std::string>{"first", "none", "last"});
   CHECK(first->has_value());
-  CHECK(made_in_turn == 2);
   CHECK((**none == Outcome(Answered{})));
   CHECK((**last == Outcome(Answered{{Refusal{"Server 77 not found"}}})));
 }

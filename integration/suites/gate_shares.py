@@ -141,11 +141,7 @@ class Shares(GateSuite):
 
     def test_of_a_namespace_with_an_instance_of_its_own(self):
         files = {"a.yaml": policy("team-a", percentage=10, isolation="dedicated")}
-        supervisor = self.supervisor(files).start(wait_ready=False)
-        wait_until(
-            lambda: "gpu0.ns-team-a" in {i["id"] for i in supervisor.get("/v1/instances")},
-            "its instance",
-        )
+        supervisor = self.supervisor(files).start(wait_ready=("gpu0.ns-team-a",))
         share = self.create(supervisor, "--namespace", "team-a", "--threads", "20")
         self.assertEqual(share["instance"], "gpu0.ns-team-a")
         self.assertTrue(os.path.exists(f"{share['pipeDirectory']}/control"))
@@ -154,7 +150,7 @@ class Shares(GateSuite):
         supervisor = self.supervisor().start()
         for arguments, message in (
             (("--device", "7"), 'no device "7"'),
-            (("--device", "0", "--memory", "1Ti"), "1Ti is more than gpu0 has (141Gi)"),
+            (("--device", "0", "--memory", "1Ti"), "1024Gi is more than gpu0 has (141Gi)"),
             (("--device", "0", "--threads", "0"), "activeThreadPercentage: must be above 0 and"),
         ):
             status, _, err = supervisor.ctl("shares", "create", *arguments)
