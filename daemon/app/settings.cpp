@@ -129,6 +129,12 @@ void read_settings(Reader& reader, const Field& root, Settings& out) {
        {"shutdownTimeout",
         [&](const Field& f) { reader.duration(f, 100ms, 1h, out.shutdown_timeout); }},
        {"overcommit", [&](const Field& f) { read_overcommit(reader, f, out); }},
+       {"audit",
+        [&](const Field& f) {
+          reader.read_mapping(f, {{"interval", [&](const Field& interval) {
+                                     reader.duration(interval, 1s, 1h, out.audit_interval);
+                                   }}});
+        }},
        {"admission",
         [&](const Field& f) {
           reader.read_mapping(f, {{"wait", [&](const Field& wait) {

@@ -34,6 +34,7 @@ struct Settings {
   double overcommit_threads = 2.0;
   double overcommit_memory = 1.0;
   std::chrono::milliseconds admission_wait{60000};
+  std::chrono::milliseconds audit_interval{10000};
   bool hard_limits = false;         // a newcomer's own limits are the server's when it comes in
   bool uid_conflict_waits = false;  // else it is refused
   instance::Limits limits;          // of an instance whose device no policy names

@@ -67,6 +67,7 @@ computeMode: exclusive
 gate: on
 overcommit: {threads: 1.5, memory: 0.9}
 admission: {wait: 10s}
+audit: {interval: 20s}
 hardLimits: on
 uidConflict: wait
 metricsListen: "[::1]:9000"
@@ -89,6 +90,7 @@ shutdownTimeout: 1m
   CHECK(settings.overcommit_threads == 1.5);
   CHECK(settings.overcommit_memory == 0.9);
   CHECK(settings.admission_wait == 10s);
+  CHECK(settings.audit_interval == 20s);
   CHECK(settings.hard_limits);
   CHECK(settings.uid_conflict_waits);
   CHECK(settings.metrics_listen == "[::1]:9000");
@@ -185,6 +187,7 @@ TEST_CASE("folders, names and words") {
       {"overcommit: {memory: 1e1}",
        "s.yaml:1:22: overcommit.memory: must be a number from 0.1 to 100: \"1e1\""},
       {"overcommit: {cores: 2}", "s.yaml:1:14: overcommit.cores: unknown key: \"cores\""},
+      {"audit: {interval: 1ms}", "s.yaml:1:19: audit.interval: must be between 1s and 1h: \"1ms\""},
       {"admission: {wait: 2h}", "s.yaml:1:19: admission.wait: must be between 0s and 1h: \"2h\""},
       {"hardLimits: auto", "s.yaml:1:13: hardLimits: must be off or on: \"auto\""},
       {"uidConflict: no", "s.yaml:1:14: uidConflict: must be refuse or wait: \"no\""},

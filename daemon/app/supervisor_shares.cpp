@@ -84,7 +84,7 @@ std::vector<api::ShareView> Supervisor::shares() const {
 
 api::Agent::ShareResult Supervisor::create_share(const api::ShareOrder& order) {
   if (ending_) return conflict("the supervisor is ending");
-  if (!desk_) return conflict("a share needs a gate, and no instance has one (gate: off)");
+  if (!desk_) return conflict("a share needs a gate, and no instance of this node has one");
   const auto chosen = api::choose_devices(device_facts(), order.device);
   if (!chosen) return VerbError{VerbError::Kind::not_found, chosen.error().message};
   if (chosen->size() != 1) {

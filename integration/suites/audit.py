@@ -17,7 +17,9 @@ NODE_PIDS = os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
 class Audit(GateSuite):
     def with_nvml(self, policies, **settings):
         """Gated and started; NVML is the simulated one, and lists whom hardware() was told."""
-        supervisor = self.supervisor(policies, devices="auto", **settings)
+        supervisor = self.supervisor(
+            policies, devices="auto", audit={"interval": "1s"}, **settings
+        )
         supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
         supervisor.nvml = supervisor.root / "nvml"
         supervisor.environment["MPS_SIM_NVML"] = str(supervisor.nvml)
@@ -32,9 +34,11 @@ class Audit(GateSuite):
         os.rename(fresh, supervisor.nvml)
 
     def past_the_gate(self, supervisor):
-        """As a user of the node can: through the daemon's own directory."""
+        """As only root of the node can: in the mount namespace of the daemon's own directory."""
+        daemon = supervisor.instance()["control"]["pid"]
+        inside = ("nsenter", "--target", str(daemon), "--mount")
         program = Program(
-            supervisor, prefix=("env", f"CUDA_MPS_PIPE_DIRECTORY={supervisor.pipe()}")
+            supervisor, prefix=(*inside, "env", f"CUDA_MPS_PIPE_DIRECTORY={supervisor.pipe()}")
         )
         program.answer()
         return program
@@ -96,6 +100,19 @@ class Audit(GateSuite):
         message = found["outside_mps"]["message"]
         self.assertIn(f"process {outside} (sleep) of uid {uid}", message)
         self.assertIn(f" uses the device of {SHARED} without MPS, and without limits", message)
+
+    def test_is_ended_through_mps_where_the_policy_says_so(self):
+        if OPTIONS.backend.startswith("real"):
+            self.skipTest("without a GPU no server lives that could end a client")
+        supervisor = self.with_nvml(for_everybody(onViolation="terminate"))
+        within = Program(supervisor)
+        within.answer()
+        past = self.past_the_gate(supervisor)
+        found = supervisor.events.wait("client_without_slot", instance=SHARED)
+        self.assertIn(f"process {past.pid} ", found["message"])
+        ended = supervisor.events.wait("client_terminated", found["id"], SHARED)
+        self.assertEqual(ended["data"]["pid"], str(past.pid))
+        self.assertEqual(len(supervisor.events.of("client_terminated")), 1)
 
     def test_who_was_let_in_is_never_found(self):
         supervisor = self.with_nvml(None)

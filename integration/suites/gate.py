@@ -177,6 +177,34 @@ class Refusals(GateSuite):
         self.assertEqual(supervisor.events.of("refused"), [])
 
 
+class Automatic(GateSuite):
+    """gate: auto."""
+
+    def test_stands_where_it_can(self):
+        supervisor = self.supervisor(gate="auto").start()
+        self.assertEqual(supervisor.instance()["gate"], "standing")
+        self.lets_in(supervisor)
+
+    def test_direct_where_it_cannot(self):
+        supervisor = self.supervisor(gate="auto")
+        # Without the right to attach a client's credentials.
+        without = "-sys_admin,-setuid,-setgid"
+        supervisor.start(
+            wait_ready=False,
+            prefix=("setpriv", "--bounding-set", without, "--inh-caps", without),
+        )
+        event = supervisor.events.wait("gate_not_possible")
+        self.assertIn("no gate can stand on this node: ", event["message"])
+        supervisor.events.wait("ready", instance=SHARED)
+        self.assertEqual(supervisor.instance()["gate"], "direct")
+        self.assertEqual(supervisor.gates(), [])
+        status, _, err = supervisor.ctl("shares", "create", "--device", "0")
+        self.assertEqual(
+            (status, err),
+            (1, "mps-ctl: a share needs a gate, and no instance of this node has one\n"),
+        )
+
+
 class Domains(GateSuite):
     """An instance of a namespace's own has a gate of its own."""
 
