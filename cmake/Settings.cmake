@@ -34,6 +34,8 @@ endif()
 # Sanitizers change the ABI of containers and of Asio's separately compiled half: everything
 # that we compile gets them, so they are directory-wide rather than part of a target.
 if(MPS_SANITIZE)
+  # Lines are enough for what they say.
+  string(REPLACE "-g" "-g1" CMAKE_CXX_FLAGS_DEBUG "${CMAKE_CXX_FLAGS_DEBUG}")
   add_compile_options(-fsanitize=${MPS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${MPS_SANITIZE})
   if(MPS_SANITIZE MATCHES "thread")
