@@ -96,6 +96,7 @@ Result<void> GatedEntrance::add_share(const std::string& id, bool fresh) {
     auto socket = gate::listen_in(sockets.control);
     if (!socket) return socket.error();
     link_->listen(id, std::move(*socket));
+    keep_in_store(id);
   }
   auto& kept = shares_.emplace(id, std::move(sockets)).first->second;
   if (!link_) return {};
@@ -109,6 +110,7 @@ void GatedEntrance::drop_share(const std::string& id) {
   if (share == shares_.end()) return;
   close_admission_socket(id, share->second);
   if (link_) link_->unlisten(id);
+  if (settings_.store) settings_.store->drop(settings_.place.instance, id);
   for (const auto& place : {share->second.control, share->second.admission}) {
     ::unlink(place.keep.c_str());
   }
@@ -213,12 +215,33 @@ Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& so
     open_admission_socket(share, sockets);
   }
   const bool was_there = link_->listens(share);
-  if (was_there && gate::is_in_place(sockets.control)) return false;
-  auto socket = gate::listen_in(sockets.control);
+  if (was_there && gate::is_in_place(sockets.control)) {
+    keep_in_store(share);
+    return false;
+  }
+  auto socket = socket_for(share, sockets);
   if (!socket) return socket.error();
   if (was_there) link_->unlisten(share);
   link_->listen(share, std::move(*socket));
+  keep_in_store(share);
   return was_there;
+}
+
+// In the backlog of the one from the store are those who came while gate and supervisor were dead.
+Result<UniqueFd> GatedEntrance::socket_for(const std::string& share, const Sockets& sockets) {
+  if (settings_.store) {
+    auto stored = settings_.store->take(
+        settings_.place.instance, share,
+        [&sockets](int descriptor) { return gate::listens_in(sockets.control, descriptor); });
+    if (stored) return stored;
+  }
+  return gate::listen_in(sockets.control);
+}
+
+// Tried again at the next probe where the manager has too much to read.
+void GatedEntrance::keep_in_store(const std::string& share) {
+  if (!settings_.store) return;
+  settings_.store->keep(settings_.place.instance, share, link_->listener(share));
 }
 
 // One that fails keeps nobody from the others.
@@ -279,6 +302,11 @@ void GatedEntrance::all_listed() {
   listed_ = true;
   if (const auto kept = keep_listening(); !kept) {
     say_("gate_failed", settings_.place.instance, kept.error().message);
+  }
+  if (settings_.store) {
+    settings_.store->drop_unclaimed_unless([this](const std::string& id, const std::string& share) {
+      return id != settings_.place.instance || shares_.contains(share);
+    });
   }
   if (found_inside_ > 0) {
     say_("gate_adopted", settings_.place.instance,

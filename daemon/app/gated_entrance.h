@@ -16,6 +16,7 @@
 
 #include "admission/controller.h"
 #include "admission/server.h"
+#include "app/fd_store.h"
 #include "app/newcomers.h"
 #include "gate/link.h"
 #include "gate/opening.h"
@@ -33,6 +34,7 @@ struct GatedEntranceSettings {
   std::filesystem::path gate_program;
   std::vector<std::string> gate_environment;
   std::chrono::milliseconds wait{60000};  // for the daemon, once let in; 10 s at least
+  std::shared_ptr<FdStore> store{};       // holds the shares' sockets too; none: it does not
 };
 
 class GatedEntrance final : public instance::Entrance,
@@ -120,6 +122,8 @@ class GatedEntrance final : public instance::Entrance,
                                    const std::filesystem::path& folder) const;
   Result<bool> keep_listening();
   Result<bool> keep_listening(const std::string& share, Sockets& sockets);
+  Result<UniqueFd> socket_for(const std::string& share, const Sockets& sockets);
+  void keep_in_store(const std::string& share);
   void open_admission_socket(const std::string& share, Sockets& sockets);
   void close_admission_socket(const std::string& share, Sockets& sockets);
   void serve();

@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "app/fd_store.h"
 #include "app/run_lock.h"
 #include "app/settings.h"
 #include "app/supervisor.h"
@@ -127,6 +128,7 @@ int fail(const std::string& message) {
 }
 
 int run(app::Settings settings) {
+  auto store = app::FdStore::open();  // before any other descriptor, and any child
   auto environment = app::current_environment();
   auto programs = app::find_programs(settings.mps_path, environment);
   if (!programs) return fail(programs.error().message);
@@ -151,7 +153,7 @@ int run(app::Settings settings) {
   (void)process::start_reaper(io.get_executor());  // as pid 1 in a container
   auto supervisor =
       app::Supervisor::open(io, std::move(settings), std::move(*programs), std::move(environment),
-                            std::get<UniqueFd>(std::move(lock)));
+                            std::get<UniqueFd>(std::move(lock)), std::move(store));
   if (!supervisor) return fail(supervisor.error().message);
   int status = 0;
   boost::asio::co_spawn(io, (*supervisor)->run(), [&io, &status](const std::exception_ptr& error) {

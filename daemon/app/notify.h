@@ -10,8 +10,9 @@
 
 namespace mps::app {
 
-// E.g. "READY=1\nSTATUS=3 instances". Never blocks; a manager that is not there is not an error.
-void notify(std::string_view state);
+// E.g. "READY=1\nSTATUS=3 instances", with a descriptor beside it where there is one (>= 0). Never
+// blocks; false where there is no manager, or it has too much to read just now.
+bool notify(std::string_view state, int descriptor = -1);
 
 // How often to send "WATCHDOG=1": a quarter of WATCHDOG_USEC, where WATCHDOG_PID is ours.
 std::optional<std::chrono::microseconds> watchdog_interval();

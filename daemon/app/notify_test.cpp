@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -10,14 +11,37 @@
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <utility>
 
 #include "base/unique_fd.h"
 
 using namespace mps;
 using namespace std::chrono_literals;
 
+namespace {
+
+std::pair<std::string, UniqueFd> receive(int manager) {
+  std::array<char, 64> bytes{};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> beside{};
+  iovec text{bytes.data(), bytes.size()};
+  msghdr message{};
+  message.msg_iov = &text;
+  message.msg_iovlen = 1;
+  message.msg_control = beside.data();
+  message.msg_controllen = beside.size();
+  const auto size = ::recvmsg(manager, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  REQUIRE(size > 0);
+  int descriptor = -1;
+  if (const auto* header = CMSG_FIRSTHDR(&message)) {
+    std::memcpy(&descriptor, CMSG_DATA(header), sizeof(descriptor));
+  }
+  return {std::string(bytes.data(), static_cast<std::size_t>(size)), UniqueFd(descriptor)};
+}
+
+}  // namespace
+
 TEST_CASE("readiness reaches the manager's socket; without one nothing happens") {
-  app::notify("READY=1");
+  CHECK_FALSE(app::notify("READY=1"));
 
   std::string folder = "/tmp/mps-notify-XXXXXX";
   REQUIRE(::mkdtemp(folder.data()) != nullptr);
@@ -33,6 +57,25 @@ TEST_CASE("readiness reaches the manager's socket; without one nothing happens")
   const auto size = ::recv(manager.get(), got.data(), got.size(), MSG_DONTWAIT);
   REQUIRE(size > 0);
   CHECK(std::string(got.data(), static_cast<std::size_t>(size)) == "READY=1\nSTATUS=2 instances");
+
+  // With a descriptor, which is the same file there.
+  UniqueFd ours(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  CHECK(app::notify("FDSTORE=1\nFDNAME=a", ours.get()));
+  const auto [text, theirs] = receive(manager.get());
+  CHECK(text == "FDSTORE=1\nFDNAME=a");
+  struct stat here {};
+  struct stat there {};
+  REQUIRE(::fstat(ours.get(), &here) == 0);
+  REQUIRE(::fstat(theirs.get(), &there) == 0);
+  CHECK(here.st_ino == there.st_ino);
+  CHECK(here.st_dev == there.st_dev);
+
+  // Never waited for: a manager that reads nothing, or has gone.
+  bool told = true;
+  for (int i = 0; told && i < 100000; ++i) told = app::notify("STATUS=busy");
+  CHECK_FALSE(told);
+  manager.reset();
+  CHECK_FALSE(app::notify("READY=1"));
   ::unsetenv("NOTIFY_SOCKET");
   std::filesystem::remove_all(folder);
 }

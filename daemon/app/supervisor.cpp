@@ -60,16 +60,17 @@ instance::MachineSettings machine_settings(const Settings& settings) {
 
 Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Settings settings,
                                                      Programs programs, Environment environment,
-                                                     UniqueFd lock) {
+                                                     UniqueFd lock,
+                                                     std::shared_ptr<FdStore> store) {
   auto log = api::EventLog::open({.directory = settings.state_dir});
   if (!log) return log.error();
   auto follower = process::Follower::create(io.get_executor());
   if (!follower) return follower.error();
   auto ledger = device::ComputeModeLedger::open(settings.state_dir / "compute-modes.json");
   if (!ledger) return ledger.error();
-  std::unique_ptr<Supervisor> supervisor(
-      new Supervisor(io, std::move(settings), std::move(programs), std::move(environment),
-                     std::move(lock), std::move(*log), std::move(*follower), std::move(*ledger)));
+  std::unique_ptr<Supervisor> supervisor(new Supervisor(
+      io, std::move(settings), std::move(programs), std::move(environment), std::move(lock),
+      std::move(store), std::move(*log), std::move(*follower), std::move(*ledger)));
   if (auto opened = supervisor->open_desk(); !opened) return opened.error();
   supervisor->auditor_ = supervisor->make_auditor();
   if (auto opened = supervisor->open_sockets(); !opened) return opened.error();
@@ -77,7 +78,8 @@ Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Setti
 }
 
 Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs programs,
-                       Environment environment, UniqueFd lock, std::unique_ptr<api::EventLog> log,
+                       Environment environment, UniqueFd lock, std::shared_ptr<FdStore> store,
+                       std::unique_ptr<api::EventLog> log,
                        std::unique_ptr<process::Follower> follower,
                        device::ComputeModeLedger ledger)
     : io_(io),
@@ -85,6 +87,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
       programs_(std::move(programs)),
       environment_(std::move(environment)),
       lock_(std::move(lock)),
+      store_(std::move(store)),
       log_(std::move(log)),
       recorder_(*log_),
       follower_(std::move(follower)),
@@ -162,6 +165,7 @@ asio::awaitable<void> Supervisor::run() {
   }
   fleet_.on_change([this] { change_.cancel(); });
   settle_instances();
+  if (!desk_) drop_unclaimed_sockets();
   co_spawn(io_, watch_devices(), asio::detached);
   co_spawn(io_, watch_disks(), asio::detached);
   auditor_->start();
@@ -265,6 +269,7 @@ asio::awaitable<void> Supervisor::watch_devices() {
     co_await settle_compute_modes();
     policies_->set_devices(device_facts());
     settle_instances();
+    if (inventory_is_sure()) drop_unclaimed_sockets();
   }
 }
 

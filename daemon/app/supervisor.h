@@ -20,6 +20,7 @@
 #include "api/metrics.h"
 #include "api/server.h"
 #include "app/auditor.h"
+#include "app/fd_store.h"
 #include "app/fleet.h"
 #include "app/gated_entrance.h"
 #include "app/journal_recorder.h"
@@ -38,10 +39,11 @@ namespace mps::app {
 
 class Supervisor : public api::Agent {
  public:
-  // Opens the journal and the sockets; starts nothing yet. `lock` is held for as long as it lives.
+  // Opens the journal and the sockets; starts nothing yet. `lock` is held for as long as it lives,
+  // `store` is where the shares' sockets are kept.
   static Result<std::unique_ptr<Supervisor>> open(boost::asio::io_context& io, Settings settings,
                                                   Programs programs, Environment environment,
-                                                  UniqueFd lock);
+                                                  UniqueFd lock, std::shared_ptr<FdStore> store);
   ~Supervisor() override;
 
   // Runs until SIGTERM or SIGINT, then ends in order: newcomers first, then, with stopInstances,
@@ -66,8 +68,9 @@ class Supervisor : public api::Agent {
 
  private:
   Supervisor(boost::asio::io_context& io, Settings settings, Programs programs,
-             Environment environment, UniqueFd lock, std::unique_ptr<api::EventLog> log,
-             std::unique_ptr<process::Follower> follower, device::ComputeModeLedger ledger);
+             Environment environment, UniqueFd lock, std::shared_ptr<FdStore> store,
+             std::unique_ptr<api::EventLog> log, std::unique_ptr<process::Follower> follower,
+             device::ComputeModeLedger ledger);
 
   Result<void> open_sockets();
   // Devices and policies, as they are now, become instances with limits.
@@ -85,6 +88,7 @@ class Supervisor : public api::Agent {
   boost::asio::awaitable<void> see_if_gates_can_stand();
   boost::asio::awaitable<void> learn_opening();
   void tell_gates();
+  void drop_unclaimed_sockets();
   void say_of(const std::string& kind, const std::string& instance, const std::string& message,
               nlohmann::json data = nlohmann::json::object());
   // A client of an instance, by its pid.
@@ -120,6 +124,7 @@ class Supervisor : public api::Agent {
   Programs programs_;
   Environment environment_;
   UniqueFd lock_;
+  std::shared_ptr<FdStore> store_;
   std::unique_ptr<api::EventLog> log_;
   JournalRecorder recorder_;
   std::unique_ptr<process::Follower> follower_;

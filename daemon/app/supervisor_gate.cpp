@@ -82,7 +82,8 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
                                  layout,
                                  gate_program_,
                                  {"LANG=C", "LC_ALL=C"},
-                                 settings_.admission_wait};
+                                 settings_.admission_wait,
+                                 store_};
   auto gate = std::make_shared<GatedEntrance>(
       io_.get_executor(), std::move(settings), desk_, admission_server_,
       [this](const std::string& kind, const std::string& instance, const std::string& message) {
@@ -93,6 +94,17 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
   std::erase_if(gates_, [](const auto& weak) { return weak.expired(); });
   gates_.push_back(gate);
   return gate;
+}
+
+// From the manager's store, of instances that nobody wants any more. Whoever waits there is
+// refused.
+void Supervisor::drop_unclaimed_sockets() {
+  std::set<std::string> ours;
+  for (const auto& weak : gates_) {
+    if (const auto gate = weak.lock()) ours.insert(gate->instance());
+  }
+  store_->drop_unclaimed_unless(
+      [&ours](const std::string& instance, const std::string&) { return ours.contains(instance); });
 }
 
 // ---- what no gate can see ----

@@ -311,6 +311,11 @@ void Link::unlisten(const std::string& share) {
   if (listed_) say({.kind = Kind::unlisten, .share = share}, -1);
 }
 
+int Link::listener(const std::string& share) const {
+  const auto found = listeners_.find(share);
+  return found == listeners_.end() ? -1 : found->second.get();
+}
+
 void Link::let_in(std::uint64_t peer) {
   say({.kind = Kind::let_in, .peer = peer}, -1);
 }

@@ -82,6 +82,8 @@ class Link : public std::enable_shared_from_this<Link> {
   void unlisten(const std::string& share);
   // A gate that was found may have shares' sockets that this supervisor has not.
   [[nodiscard]] bool listens(const std::string& share) const { return listeners_.contains(share); }
+  // Its socket, still ours; -1: none.
+  [[nodiscard]] int listener(const std::string& share) const;
 
   void let_in(std::uint64_t peer);
   void refuse(std::uint64_t peer);

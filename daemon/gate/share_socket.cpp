@@ -1,6 +1,8 @@
 #include "gate/share_socket.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -15,6 +17,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// SIOCUNIXFILE of linux/un.h, which cannot be included beside sys/un.h.
+constexpr unsigned long k_siocunixfile = SIOCPROTOPRIVATE + 0;
 constexpr int k_backlog = 4096;  // as much as the kernel allows (net.core.somaxconn)
 
 // A container that has the share mounted for writing may have put a link in its place.
@@ -49,6 +53,20 @@ bool is_in_place(const SharePlace& place) {
   return directory && ::lstat(place.keep.c_str(), &ours) == 0 &&
          ::fstatat(directory->get(), place.name.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
          ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
+}
+
+bool listens_in(const SharePlace& place, int socket) {
+  int listens = 0;
+  socklen_t size = sizeof(listens);
+  if (::getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0) {
+    return false;
+  }
+  // The file that it was bound to, whatever is at that path now.
+  const UniqueFd file(::ioctl(socket, k_siocunixfile));
+  struct stat bound {};
+  struct stat ours {};
+  return file && ::fstat(file.get(), &bound) == 0 && ::lstat(place.keep.c_str(), &ours) == 0 &&
+         bound.st_ino == ours.st_ino && bound.st_dev == ours.st_dev && is_in_place(place);
 }
 
 Result<UniqueFd> listen_in(const SharePlace& place) {

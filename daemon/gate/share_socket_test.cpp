@@ -1,6 +1,7 @@
 #include "gate/share_socket.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -52,6 +53,28 @@ TEST_CASE("what is listened at is in the share, for everybody, and known again")
   struct stat there {};
   REQUIRE(::stat((folder.path / "pipe/control").c_str(), &there) == 0);
   CHECK((there.st_mode & 0777) == 0666);
+}
+
+TEST_CASE("a socket that listens in the share is told from one that did, and from others") {
+  const Folder folder;
+  const auto first = listen_in(folder.place());
+  REQUIRE(first.has_value());
+  CHECK(listens_in(folder.place(), first->get()));
+  CHECK_FALSE(listens_in(folder.place(), -1));
+  const UniqueFd other(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  CHECK_FALSE(listens_in(folder.place(), other.get()));
+  const UniqueFd file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+  CHECK_FALSE(listens_in(folder.place(), file.get()));
+  SUBCASE("another took its place, at the same path") {
+    const auto second = listen_in(folder.place());
+    REQUIRE(second.has_value());
+    CHECK_FALSE(listens_in(folder.place(), first->get()));
+    CHECK(listens_in(folder.place(), second->get()));
+  }
+  SUBCASE("somebody took it away") {
+    fs::remove(folder.path / "pipe/control");
+    CHECK_FALSE(listens_in(folder.place(), first->get()));
+  }
 }
 
 TEST_CASE("whatever somebody put there gives way, and is noticed") {

@@ -278,7 +278,7 @@ class Supervisor:
 
     # -- the supervisor's life --
 
-    def start(self, wait_ready=True, flags=(), prefix=()):
+    def start(self, wait_ready=True, flags=(), prefix=(), pass_fds=()):
         config = self.root / "supervisor.yaml"
         config.write_text(json.dumps(self.settings))  # JSON is YAML
         env = {**os.environ, "MPS_SIM_VERSION": self.backend.version, **self.environment}
@@ -291,6 +291,7 @@ class Supervisor:
             stderr=self.output,
             stdin=subprocess.DEVNULL,
             env=env,
+            pass_fds=pass_fds,
         )
         if self.events is None:
             self.events = Events(self.run / "supervisor.sock")
