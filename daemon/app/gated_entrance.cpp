@@ -228,11 +228,14 @@ Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& so
 }
 
 // In the backlog of the one from the store are those who came while gate and supervisor were dead.
+// Were it closed, they would run without MPS.
 Result<UniqueFd> GatedEntrance::socket_for(const std::string& share, const Sockets& sockets) {
   if (settings_.store) {
     auto stored = settings_.store->take(
         settings_.place.instance, share,
-        [&sockets](int descriptor) { return gate::listens_in(sockets.control, descriptor); });
+        [&sockets](int descriptor) { return gate::listens_for(sockets.control, descriptor); });
+    // Who waits there counts: one that cannot be put back is replaced at the next probe.
+    if (stored && !gate::is_in_place(sockets.control)) (void)gate::put_in_place(sockets.control);
     if (stored) return stored;
   }
   return gate::listen_in(sockets.control);

@@ -96,8 +96,7 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
   return gate;
 }
 
-// From the manager's store, of instances that nobody wants any more. Whoever waits there is
-// refused.
+// From the manager's store, of instances that nobody wants any more.
 void Supervisor::drop_unclaimed_sockets() {
   std::set<std::string> ours;
   for (const auto& weak : gates_) {

@@ -55,7 +55,7 @@ bool is_in_place(const SharePlace& place) {
          ours.st_ino == there.st_ino && ours.st_dev == there.st_dev;
 }
 
-bool listens_in(const SharePlace& place, int socket) {
+bool listens_for(const SharePlace& place, int socket) {
   int listens = 0;
   socklen_t size = sizeof(listens);
   if (::getsockopt(socket, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0) {
@@ -66,14 +66,12 @@ bool listens_in(const SharePlace& place, int socket) {
   struct stat bound {};
   struct stat ours {};
   return file && ::fstat(file.get(), &bound) == 0 && ::lstat(place.keep.c_str(), &ours) == 0 &&
-         bound.st_ino == ours.st_ino && bound.st_dev == ours.st_dev && is_in_place(place);
+         bound.st_ino == ours.st_ino && bound.st_dev == ours.st_dev;
 }
 
-Result<UniqueFd> listen_in(const SharePlace& place) {
+Result<void> put_in_place(const SharePlace& place) {
   const auto directory = open_directory(place.directory);
   if (!directory) return directory.error();
-  auto socket = listen_at(place.keep);
-  if (!socket) return socket;
   const auto fresh = place.keep.string() + ".new";
   ::unlink(fresh.c_str());
   if (::link(place.keep.c_str(), fresh.c_str()) != 0) {
@@ -87,6 +85,15 @@ Result<UniqueFd> listen_in(const SharePlace& place) {
   if (moved != 0) {
     return Error::from_errno("cannot put a socket at " + (place.directory / name).string(), errno);
   }
+  return {};
+}
+
+Result<UniqueFd> listen_in(const SharePlace& place) {
+  // Before the one that may be there is given up.
+  if (const auto directory = open_directory(place.directory); !directory) return directory.error();
+  auto socket = listen_at(place.keep);
+  if (!socket) return socket;
+  if (auto put = put_in_place(place); !put) return put.error();
   return socket;
 }
 

@@ -22,9 +22,12 @@ struct SharePlace {
 // Whether what is in the share is what we put there last.
 bool is_in_place(const SharePlace& place);
 
-// Whether this socket listens, and at what is in the share: not one that was there before it. To
-// know that takes CAP_NET_ADMIN (SIOCUNIXFILE); without, the answer is no.
-bool listens_in(const SharePlace& place, int socket);
+// Whether this socket listens, and is the one that was made for this place last. To know that takes
+// CAP_NET_ADMIN (SIOCUNIXFILE); without, the answer is no.
+bool listens_for(const SharePlace& place, int socket);
+
+// Puts that one back into the share, in the place of whatever is there.
+Result<void> put_in_place(const SharePlace& place);
 
 // A new SOCK_SEQPACKET socket, in the place of whatever was there. Anybody may connect (0666), and
 // the kernel says who.

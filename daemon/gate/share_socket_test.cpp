@@ -55,25 +55,31 @@ TEST_CASE("what is listened at is in the share, for everybody, and known again")
   CHECK((there.st_mode & 0777) == 0666);
 }
 
-TEST_CASE("a socket that listens in the share is told from one that did, and from others") {
+TEST_CASE("the socket that listens for a share is told from one that did, and from others") {
   const Folder folder;
   const auto first = listen_in(folder.place());
   REQUIRE(first.has_value());
-  CHECK(listens_in(folder.place(), first->get()));
-  CHECK_FALSE(listens_in(folder.place(), -1));
+  CHECK(listens_for(folder.place(), first->get()));
+  CHECK_FALSE(listens_for(folder.place(), -1));
   const UniqueFd other(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  CHECK_FALSE(listens_in(folder.place(), other.get()));
+  CHECK_FALSE(listens_for(folder.place(), other.get()));
   const UniqueFd file(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  CHECK_FALSE(listens_in(folder.place(), file.get()));
+  CHECK_FALSE(listens_for(folder.place(), file.get()));
   SUBCASE("another took its place, at the same path") {
     const auto second = listen_in(folder.place());
     REQUIRE(second.has_value());
-    CHECK_FALSE(listens_in(folder.place(), first->get()));
-    CHECK(listens_in(folder.place(), second->get()));
+    CHECK_FALSE(listens_for(folder.place(), first->get()));
+    CHECK(listens_for(folder.place(), second->get()));
   }
   SUBCASE("somebody took it away") {
-    fs::remove(folder.path / "pipe/control");
-    CHECK_FALSE(listens_in(folder.place(), first->get()));
+    const auto control = folder.path / "pipe/control";
+    fs::remove(control);
+    CHECK(listens_for(folder.place(), first->get()));
+    CHECK_FALSE(is_in_place(folder.place()));
+    std::ofstream(control) << "x";
+    REQUIRE(put_in_place(folder.place()).has_value());
+    CHECK(is_in_place(folder.place()));
+    CHECK(connect_to(control) == 0);
   }
 }
 

@@ -12,8 +12,9 @@ import signal
 import socket
 import threading
 
+import gate_chaos
 import harness
-from gate_kit import SHARED, GateSuite, socket_inodes
+from gate_kit import SHARED, WITHOUT_MPS, GateSuite, socket_inodes
 from harness import PYTHON, wait_until
 
 NAME = f"gate/{SHARED}/open"
@@ -47,9 +48,9 @@ class Store(threading.Thread):
     def run(self):
         while True:
             text, descriptors, flags, _ = socket.recv_fds(self.socket, 4096, 8)
+            if self.ended:
+                return
             with self.lock:
-                if self.ended:
-                    return
                 self.hear(text.decode().split("\n"), descriptors)
 
     def hear(self, lines, descriptors):
@@ -79,12 +80,15 @@ class Store(threading.Thread):
         with self.lock:
             self.kept.append((name, descriptor))
 
-    def close(self):
+    def empty(self):
         with self.lock:
-            self.ended = True
             for _, descriptor in self.kept:
                 os.close(descriptor)
             self.kept = []
+
+    def close(self):
+        self.ended = True
+        self.empty()
         wake = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         wake.connect(self.socket.getsockname())
         wake.send(b"")
@@ -93,24 +97,56 @@ class Store(threading.Thread):
         self.socket.close()
 
 
-class BothDead(GateSuite):
-    def managed(self, policies=None, **settings):
-        supervisor = self.supervisor(policies, **settings)
+class Managed:
+    """A supervisor as the manager starts it, with what it has stored. Before GateSuite."""
+
+    store = None  # of the one supervisor of the test
+
+    def supervisor(self, policies=None, **settings):
+        made = super().supervisor(policies, **settings)
+        plain = made.start
+        made.start = lambda *args, **options: self.begin(made, plain, *args, **options)
+        return made
+
+    def manage(self, supervisor):
         self.store = Store(supervisor.root / "notify")
         self.addCleanup(self.store.close)
         supervisor.environment["NOTIFY_SOCKET"] = str(supervisor.root / "notify")
-        return self.begin(supervisor)
 
-    def begin(self, supervisor, names=None):
-        """As the manager does, with what it has stored."""
+    def begin(self, supervisor, start, *args, names=None, **options):
+        if self.store is None:
+            self.manage(supervisor)
         kept = self.store.all()
         descriptors = [descriptor for _, descriptor in kept]
         names = ":".join(name for name, _ in kept) if names is None else names
-        numbers = (str(len(kept)), *map(str, descriptors))
-        return supervisor.start(
-            prefix=(PYTHON, "-c", LAUNCH, names, *numbers), pass_fds=tuple(descriptors)
-        )
+        launch = (PYTHON, "-c", LAUNCH, names, str(len(kept)), *map(str, descriptors))
+        return start(*args, prefix=launch, pass_fds=tuple(descriptors), **options)
 
+    def wait_stored(self, name=NAME):
+        return wait_until(lambda: self.store.inodes(name), f"{name} is in the store")[0]
+
+
+class UnderChaos(Managed, gate_chaos.Chaos):
+    """Nobody runs without MPS, not even where neither gate nor supervisor holds the socket."""
+
+    seconds = 15.0
+
+    def supervisor(self, policies=None, **settings):
+        made = super().supervisor(policies, **settings)
+        made.start()
+        self.wait_stored()
+        made.kill9()  # the test starts it
+        return made
+
+    def check(self, supervisor, killer, programs):
+        super().check(supervisor, killer, programs)
+        self.assertEqual([one for one in programs if one[1] == WITHOUT_MPS], [])
+        self.assertGreater(len(killer.unheld), 0)
+        self.assertEqual(len(self.store.inodes()), 1)
+        self.assertEqual(self.store.trouble, [])
+
+
+class BothDead(Managed, GateSuite):
     def kill_both(self, supervisor):
         os.kill(supervisor.process.pid, signal.SIGSTOP)  # it starts no other gate
         gate = supervisor.gate_pid()
@@ -120,9 +156,6 @@ class BothDead(GateSuite):
         select.select([handle], [], [], harness.DEADLINE)
         os.close(handle)
         self.assertEqual(supervisor.gates(), [])
-
-    def wait_stored(self, name=NAME):
-        return wait_until(lambda: self.store.inodes(name), f"{name} is in the store")[0]
 
     def held_at_the_share(self, supervisor, **options):
         program = self.is_held(supervisor, **options)
@@ -134,14 +167,14 @@ class BothDead(GateSuite):
         return (supervisor.root / "supervisor.log").read_text(errors="replace")
 
     def test_newcomers_wait(self):
-        supervisor = self.managed()
+        supervisor = self.supervisor().start()
         stored = self.wait_stored()
         self.lets_in(supervisor).end()
         file = os.stat(supervisor.share()).st_ino
         for _ in range(2):
             self.kill_both(supervisor)
             programs = [self.held_at_the_share(supervisor) for _ in range(2)]
-            self.begin(supervisor)
+            supervisor.start()
             self.check_came_in(supervisor, *programs)
             for program in programs:
                 program.end()
@@ -152,7 +185,7 @@ class BothDead(GateSuite):
         self.assertEqual(self.store.trouble, [])
 
     def test_through_a_share_made_on_demand(self):
-        supervisor = self.managed()
+        supervisor = self.supervisor().start()
         status, out, err = supervisor.ctl("-o", "json", "shares", "create", "--device", "0")
         self.assertEqual(status, 0, err)
         share = json.loads(out)
@@ -161,50 +194,63 @@ class BothDead(GateSuite):
         through = ("env", f"CUDA_MPS_PIPE_DIRECTORY={share['pipeDirectory']}")
         program = self.is_held(supervisor, prefix=through)
         self.check_held(supervisor, program)
-        self.begin(supervisor)
+        supervisor.start()
         self.check_came_in(supervisor, program)
         self.assertEqual(len(self.store.all()), 2)
 
     def test_with_a_gate_that_lives(self):
-        supervisor = self.managed()
+        supervisor = self.supervisor().start()
         stored, gate = self.wait_stored(), supervisor.gate_pid()
         supervisor.kill9()
-        self.begin(supervisor)
+        supervisor.start()
         self.assertEqual(supervisor.gates(), [gate])
         self.lets_in(supervisor).end()
         self.assertEqual(self.store.inodes(), [stored])
 
     def test_stored_of_a_gate_that_was_there_before(self):
-        supervisor = self.supervisor()
-        supervisor.start()
+        supervisor = self.supervisor().start()
         gate = supervisor.gate_pid()
+        self.wait_stored()
         supervisor.kill9()
-        self.store = Store(supervisor.root / "notify")
-        self.addCleanup(self.store.close)
-        supervisor.environment["NOTIFY_SOCKET"] = str(supervisor.root / "notify")
-        self.begin(supervisor)
+        self.store.empty()  # as before there was one
+        supervisor.start()
         self.assertEqual(supervisor.gates(), [gate])
         self.assertIn(self.wait_stored(), socket_inodes(gate))
 
-    def test_one_that_stands_there_no_more_is_replaced(self):
-        supervisor = self.managed()
+    def test_one_that_was_taken_away_is_put_back(self):
+        supervisor = self.supervisor().start()
         stored = self.wait_stored()
         self.kill_both(supervisor)
+        program = self.held_at_the_share(supervisor)
         os.unlink(supervisor.share())
-        self.begin(supervisor)
+        supervisor.start()
+        self.check_came_in(supervisor, program)
+        program.end()
+        self.lets_in(supervisor)
+        self.assertEqual(self.store.inodes(), [stored])
+
+    def test_one_that_another_took_the_place_of(self):
+        supervisor = self.supervisor().start()
+        stored = self.wait_stored()
+        self.kill_both(supervisor)
+        keep = supervisor.run / SHARED / "private/open.socket"
+        keep.unlink()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+            other.bind(str(keep))
+        supervisor.start()
         self.lets_in(supervisor)
         wait_until(lambda: self.store.inodes() not in ([], [stored]), "another one is stored")
         self.assertEqual(len(self.store.inodes()), 1)
         self.assertIn(self.wait_stored(), socket_inodes(supervisor.gate_pid()))
 
     def test_strange_descriptors_do_no_harm(self):
-        supervisor = self.managed()
+        supervisor = self.supervisor().start()
         stored = self.wait_stored()
         self.kill_both(supervisor)
         program = self.held_at_the_share(supervisor)
         for name in ("stored", f"gate/{SHARED}/s99", NAME):
             self.store.put(name, os.open("/dev/null", os.O_RDONLY))
-        self.begin(supervisor)
+        supervisor.start()
         self.check_came_in(supervisor, program)
         self.assertEqual(self.store.inodes(), [stored])
         wait_until(lambda: not self.store.inodes(f"gate/{SHARED}/s99"), "it has been removed")
@@ -215,7 +261,7 @@ class BothDead(GateSuite):
         program.end()
         # With names that are too few nothing is believed, and all goes on as without a store.
         self.kill_both(supervisor)
-        self.begin(supervisor, names=NAME)
+        supervisor.start(names=NAME)
         self.assertIn(
             "what the service manager passed is left alone: LISTEN_FDNAMES has 1 names for 2 "
             "descriptors",
@@ -226,13 +272,13 @@ class BothDead(GateSuite):
         self.assertEqual(len(self.store.inodes()), 1)
 
     def test_nothing_of_it_gets_to_others(self):
-        supervisor = self.managed()
+        supervisor = self.supervisor().start()
         stored = self.wait_stored()
         self.kill_both(supervisor)
         before = harness.control_daemons(supervisor.pipe())
         for pid in before:
             os.kill(pid, signal.SIGKILL)
-        self.begin(supervisor)
+        supervisor.start()
         daemon = supervisor.instance()["control"]["pid"]
         self.assertNotIn(daemon, before)
         for pid in (daemon, supervisor.gate_pid()):
