@@ -101,9 +101,7 @@ struct Kit {
   [[nodiscard]] bool was_said(const std::string& what) const {
     return std::count(said.begin(), said.end(), what) == 1;
   }
-  Result<share::Share> create() {
-    return keeper->create({"gpu0.shared", "", {25, 1024}, {}});
-  }
+  Result<share::Share> create() { return keeper->create({"gpu0.shared", "", {25, 1024}, {}}); }
 
   boost::asio::io_context io;
   fs::path folder;

@@ -248,14 +248,15 @@ TEST_CASE_FIXTURE(Fixture, "shares") {
         "share s8 of gpu0.shared, 25% 12Gi for each client, for team-a\n"
         "mount /run/mps/gpu0.shared/shares/s8 at any path (read-only is enough), and set "
         "CUDA_MPS_PIPE_DIRECTORY to that path with /pipe behind it\n");
-  CHECK(ctl({"shares", "create", "--device", "gpu0"}).out.find(
-            "share s8 of gpu0.shared, none for each client, for whoever has it mounted\n") == 0);
+  CHECK(ctl({"shares", "create", "--device", "gpu0"})
+            .out.find(
+                "share s8 of gpu0.shared, none for each client, for whoever has it mounted\n") ==
+        0);
   CHECK(ctl({"shares", "delete", "s7"}).out == "delete s7: accepted\n");
   CHECK(ctl({"shares", "delete", "s7", "--drain"}).out == "delete s7 drain: accepted\n");
   auto wrong = ctl({"shares", "create", "--device", "0", "--memory", "lots"});
   CHECK(wrong.status == 1);
-  CHECK(wrong.err ==
-        "mps-ctl: pinnedDeviceMemory: must be a quantity such as 10Gi: \"lots\"\n");
+  CHECK(wrong.err == "mps-ctl: pinnedDeviceMemory: must be a quantity such as 10Gi: \"lots\"\n");
   CHECK(ctl({"shares", "create"}).status == 2);
   CHECK(ctl({"shares", "delete"}).status == 2);
   CHECK(ctl({"shares", "remove"}).err ==
