@@ -296,7 +296,8 @@ class World:
         self.note_probe(out, process.returncode)
 
     def note_probe(self, out, status):
-        self.note(f"probe: {re.sub(r'.pid.: [0-9]+, ', '', out.strip())} status {status}")
+        said = re.sub(r'"(pid|cuInitMicroseconds)": [0-9]+, ', "", out.strip())
+        self.note(f"probe: {said} status {status}")
 
     def do_hold(self, rest):
         """A client that stays until `release`."""

@@ -32,6 +32,7 @@ struct Options {
 
 struct Finding {
   int init = -1;
+  std::chrono::microseconds init_took{};
   std::string init_name;
   int devices = 0;
   std::string name;
@@ -104,7 +105,10 @@ void use_memory(const Cuda& cuda, const Options& options, Finding& finding) {
 
 Finding look(const Cuda& cuda, const Options& options) {
   Finding finding;
+  const auto began = std::chrono::steady_clock::now();
   finding.init = cuda.call("cuInit", 0U);
+  finding.init_took = std::chrono::duration_cast<std::chrono::microseconds>(
+      std::chrono::steady_clock::now() - began);
   const char* name = nullptr;
   if (cuda.call("cuGetErrorName", finding.init, &name) == 0 && name != nullptr) {
     finding.init_name = name;
@@ -129,6 +133,7 @@ void print(const Finding& finding) {
   std::string line = "{\"pid\": " + std::to_string(::getpid());
   line += ", \"uid\": " + std::to_string(::getuid());
   line += ", \"cuInit\": " + std::to_string(finding.init);
+  line += ", \"cuInitMicroseconds\": " + std::to_string(finding.init_took.count());
   line += ", \"cuInitName\": " + quoted(finding.init_name);
   line += ", \"devices\": " + std::to_string(finding.devices);
   line += ", \"name\": " + quoted(finding.name);
