@@ -2,7 +2,9 @@
 
 One JSON object on stdin: {"path", "attempts": […]} says what each attempt says, one connection
 each, and is answered by a JSON array of what became of it; {"path", "hold": N, "say": HEX} opens N
-connections that take the greeting, say that much and then nothing, until stdin ends.
+connections that take the greeting, say that much and then nothing, until stdin ends; {"path",
+"crowd": N, "say": [HEX…]} opens N that say all that at once, whether they are greeted or not.
+"within": the cgroup to go into first.
 """
 
 import array
@@ -12,15 +14,24 @@ import resource
 import socket
 import struct
 import sys
+import time
 
 PATIENCE = 30.0  # seconds; only a peer that is held in error sees its end
 
 
 def connect(path):
+    """A full backlog is what a program waits for too."""
     peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     peer.settimeout(PATIENCE)
-    peer.connect(path)
-    return peer
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            peer.connect(path)
+            return peer
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.001)
 
 
 def send(peer, text, how):
@@ -55,9 +66,24 @@ def attempt(path, messages):
             return "held"
 
 
-def hold(path, count, text):
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+def make_room(count):
+    hard = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], count + 100)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def crowd(path, count, messages):
+    make_room(count)
+    peers = []
+    for _ in range(count):
+        peers.append(connect(path))
+        for text in messages:
+            peers[-1].send(bytes.fromhex(text))
+    print(len(peers), flush=True)
+    sys.stdin.read()
+
+
+def hold(path, count, text):
+    make_room(count)
     peers = []
     for _ in range(count):
         peers.append(connect(path))
@@ -70,6 +96,12 @@ def hold(path, count, text):
 
 def main():
     order = json.loads(sys.stdin.readline())
+    if "within" in order:
+        with open(f"{order['within']}/cgroup.procs", "w", encoding="ascii") as procs:
+            procs.write(str(os.getpid()))
+    if "crowd" in order:
+        crowd(order["path"], order["crowd"], order["say"])
+        return
     if "hold" in order:
         hold(order["path"], order["hold"], order.get("say"))
         return

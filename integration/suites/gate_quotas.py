@@ -3,6 +3,7 @@ real cgroups."""
 
 import os
 import signal
+import subprocess
 
 import harness
 from gate_kit import REFUSED, GateSuite, Program, for_everybody
@@ -87,10 +88,26 @@ class Quotas(GateSuite):
 
     def test_freed_when_the_process_is_gone(self):
         supervisor = self.supervisor(for_everybody(quota={"clients": 1})).start()
-        program = self.lets_in(supervisor)
+        self.leave_and_follow(supervisor, ())
+
+    def test_freed_when_the_process_of_a_container_is_gone(self):
+        supervisor, container = self.one_container()
+        self.leave_and_follow(supervisor, container)
+
+    def one_container(self):
+        """A supervisor with a quota of one client, and what puts a program into a container."""
+        groups = self.cgroups()
+        supervisor = self.supervisor({"a.yaml": policy("team-a", quota={"clients": 1})})
+        known = {}
+        container = groups.container("team-a", known)
+        self.identities(supervisor, known)
+        return supervisor.start(), groups.inside(container)
+
+    def leave_and_follow(self, supervisor, prefix):
+        program = self.lets_in(supervisor, prefix=prefix)
         ways = ("end", "kill", "restart", "kill meanwhile", "zombie", "zombie meanwhile")
         for leave in ways:
-            following = self.is_held(supervisor)
+            following = self.is_held(supervisor, prefix=prefix)
             self.check_held(supervisor, following)
             if leave == "restart" or leave.endswith("meanwhile"):
                 supervisor.kill9()
@@ -107,6 +124,31 @@ class Quotas(GateSuite):
             self.check_came_in(supervisor, following)
             program = following
         self.assertEqual(max(supervisor.slots()[1].values()), 1)
+
+    def test_an_admission_lasts_as_long_as_its_cgroup(self):
+        supervisor, container = self.one_container()
+        for dies_meanwhile in (False, True):
+            mark = len(supervisor.admissions.all())
+            other = subprocess.Popen([*container, "sleep", "1000"], stdin=subprocess.DEVNULL)
+            supervisor.helpers.append(other)
+            self.lets_in(supervisor, prefix=container).kill()
+            supervisor.wait_no_slots()
+            supervisor.kill9()
+            if dies_meanwhile:
+                self.end(other)
+            supervisor.start()
+            if not dies_meanwhile:
+                self.assertEqual(len(supervisor.get("/v1/admissions")), 1)
+                self.end(other)
+            supervisor.wait_no_admissions()
+            made = [r for r in supervisor.admissions.all()[mark:] if "admission" in r]
+            self.assertTrue(made)
+            self.assertEqual(supervisor.get("/v1/admissions"), [])
+
+    @staticmethod
+    def end(process):
+        process.kill()
+        process.wait()
 
     def test_not_freed_by_leaving_the_cgroup(self):
         groups = self.cgroups()
