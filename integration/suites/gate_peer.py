@@ -4,6 +4,8 @@ One JSON object on stdin: {"path", "attempts": […]} says what each attempt say
 each, and is answered by a JSON array of what became of it; {"path", "hold": N, "say": HEX} opens N
 connections that take the greeting, say that much and then nothing, until stdin ends; {"path",
 "crowd": N, "say": [HEX…]} opens N that say all that at once, whether they are greeted or not.
+{"path", "through": N, "say": [HEX…]}: N processes, one after the other, that each say that and take
+the answer.
 "within": the cgroup to go into first.
 """
 
@@ -66,6 +68,17 @@ def attempt(path, messages):
             return "held"
 
 
+def through(path, count, messages):
+    for _ in range(count):
+        child = os.fork()
+        if child == 0:
+            how = attempt(path, [[text, ""] for text in messages])
+            os._exit(0 if how == "answered" else 1)
+        assert os.waitpid(child, 0)[1] == 0, "let in"
+    print(count, flush=True)
+    sys.stdin.read()
+
+
 def make_room(count):
     hard = max(resource.getrlimit(resource.RLIMIT_NOFILE)[1], count + 100)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -99,6 +112,9 @@ def main():
     if "within" in order:
         with open(f"{order['within']}/cgroup.procs", "w", encoding="ascii") as procs:
             procs.write(str(os.getpid()))
+    if "through" in order:
+        through(order["path"], order["through"], order["say"])
+        return
     if "crowd" in order:
         crowd(order["path"], order["crowd"], order["say"])
         return
