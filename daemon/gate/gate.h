@@ -170,7 +170,8 @@ class Gate {
   bool ask_one();
 
   // peers
-  void accept_peers(Index listener);
+  bool accept_peers(Index listener);
+  void empty_backlog(Index listener);
   void take_in(UniqueFd socket, Index listener);
   bool open_pidfd(Peer& peer);
   Container& container_of(pid_t pid);

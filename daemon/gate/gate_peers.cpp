@@ -30,21 +30,36 @@ bool has_left(int error) {
 void Gate::on_listener(Index index, unsigned events) {
   if (!listeners_[index].open) return;
   if ((events & k_end) != 0) return close_listener(index);  // somebody has shut it down
-  if (accepting_) return accept_peers(index);
+  if (accepting_) {
+    accept_peers(index);
+    return;
+  }
   watch(EPOLL_CTL_MOD, listeners_[index].socket.get(), 0, What::listener, index);
 }
 
-void Gate::accept_peers(Index listener) {
+// False: nobody waits there, or nobody can be accepted now.
+bool Gate::accept_peers(Index listener) {
   for (int i = 0; i < k_accepts && accepting_; ++i) {
-    if (peer_count_ >= bounds_.peers || !have_slot()) return stop_accepting();
+    if (peer_count_ >= bounds_.peers || !have_slot()) {
+      stop_accepting();
+      break;
+    }
     UniqueFd socket(system_.accept(listeners_[listener].socket.get()));
     if (socket) {
       take_in(std::move(socket), listener);
     } else if (errno == EAGAIN) {
-      return;
+      return false;
     } else if (errno != EINTR && errno != ECONNABORTED) {
-      return stop_accepting();  // no descriptors or memory: in the backlog they wait, which is safe
+      stop_accepting();  // no descriptors or memory: in the backlog they wait, which is safe
     }
+  }
+  return accepting_;
+}
+
+// Who waits in a backlog that is closed goes on without MPS: so nobody is left there, as far as
+// there are descriptors.
+void Gate::empty_backlog(Index listener) {
+  while (listeners_[listener].open && accept_peers(listener)) {
   }
 }
 

@@ -216,6 +216,7 @@ void Gate::close_listener(Index index) {
 void Gate::remove_listener(std::string_view share) {
   for (Index i = 0; i < listeners_.size(); ++i) {
     if (!listeners_[i].open || listeners_[i].share != share) continue;
+    empty_backlog(i);
     close_listener(i);
     for (Index peer = 0; peer < peers_.size(); ++peer) {
       if (peers_[peer].listener == i && peers_[peer].step != Step::inside) turn_away(peer);
@@ -226,7 +227,10 @@ void Gate::remove_listener(std::string_view share) {
 // Who has not spoken can't be closed: it stays for as long as there is one.
 void Gate::begin_end() {
   ending_ = true;
-  for (Index i = 0; i < listeners_.size(); ++i) close_listener(i);
+  for (Index i = 0; i < listeners_.size(); ++i) {
+    empty_backlog(i);
+    close_listener(i);
+  }
   for (Index i = 0; i < peers_.size(); ++i) {
     turn_away(i);
     if (peers_[i].step == Step::inside) drop(i);

@@ -289,6 +289,29 @@ TEST_CASE("a share that is not listened for any more refuses who waits there") {
   CHECK(heard(late) == k_greeting);
 }
 
+TEST_CASE("who waits in the backlog of a socket that is given up is refused, not let go") {
+  Kit kit;
+  kit.start();
+  std::vector<UniqueFd> waiting;
+  for (int i = 0; i < 300; ++i) waiting.push_back(connected(kit.folder + "/s"));
+  SUBCASE("as its share is") {
+    kit.say({.kind = Kind::unlisten, .share = "s"});
+  }
+  SUBCASE("at the end") {
+    kit.say({.kind = Kind::end});
+  }
+  kit.listeners.clear();  // the supervisor's
+  for (const auto& peer : waiting) {
+    CHECK(heard(peer) == k_greeting);
+    CHECK(is_open(peer));
+  }
+  for (const auto& peer : waiting) {
+    for (const auto& text : k_opening) tell(peer, text);
+  }
+  kit.settle();
+  for (const auto& peer : waiting) CHECK(heard(peer) == "(end)");
+}
+
 TEST_CASE("places of listeners are used again, once everybody who came through them has left") {
   Bounds bounds;
   bounds.listeners = 2;
