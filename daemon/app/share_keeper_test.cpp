@@ -16,6 +16,23 @@ using process::Mounted;
 
 namespace {
 
+// What the keeper asks on its other thread, which may be at it still when the keeper has gone.
+struct Node {
+  std::vector<Mounted> answer(const std::vector<fs::path>& folders) {
+    const std::scoped_lock guard(lock);
+    std::vector<Mounted> answers;
+    for (const auto& one : folders) {
+      looked_at.push_back(one.filename().string());
+      answers.push_back(one.extension() == ".gone" ? second : first);
+    }
+    return answers;
+  }
+
+  std::mutex lock;
+  Mounted first = Mounted::yes, second = Mounted::no;
+  std::vector<std::string> looked_at;
+};
+
 struct Kit {
   Kit() {
     std::string pattern = "/tmp/mps-shares-XXXXXX";
@@ -43,7 +60,9 @@ struct Kit {
     ShareKeeper::Settings settings;
     settings.look_every = 1ms;
     settings.most = 3;
-    settings.mounted = [this](const std::vector<fs::path>& folders) { return answer(folders); };
+    settings.mounted = [node = node](const std::vector<fs::path>& folders) {
+      return node->answer(folders);
+    };
     keeper = std::make_shared<ShareKeeper>(io.get_executor(), std::move(settings), desk, say());
     const instance::Layout layout(folder, "gpu0.shared");
     REQUIRE(layout.make().has_value());
@@ -67,25 +86,16 @@ struct Kit {
       said.push_back(kind + ": " + message);
     };
   }
-  std::vector<Mounted> answer(const std::vector<fs::path>& folders) {
-    const std::scoped_lock guard(lock);
-    std::vector<Mounted> answers;
-    for (const auto& one : folders) {
-      looked_at.push_back(one.filename().string());
-      const bool aside = one.extension() == ".gone";
-      answers.push_back(aside ? second : first);
-    }
-    return answers;
-  }
   void mounted(Mounted now, Mounted then) {
-    const std::scoped_lock guard(lock);
-    first = now;
-    second = then;
-    looked_at.clear();
+    const std::scoped_lock guard(node->lock);
+    node->first = now;
+    node->second = then;
+    node->looked_at.clear();
   }
   std::size_t looks(const std::string& name) {
-    const std::scoped_lock guard(lock);
-    return static_cast<std::size_t>(std::count(looked_at.begin(), looked_at.end(), name));
+    const std::scoped_lock guard(node->lock);
+    const auto& all = node->looked_at;
+    return static_cast<std::size_t>(std::count(all.begin(), all.end(), name));
   }
   void until(const std::function<bool()>& what) {
     const auto limit = std::chrono::steady_clock::now() + 20s;
@@ -111,9 +121,7 @@ struct Kit {
   std::shared_ptr<admission::AdmissionServer> server;
   std::shared_ptr<GatedEntrance> gate;
   std::shared_ptr<ShareKeeper> keeper;
-  std::mutex lock;
-  Mounted first = Mounted::yes, second = Mounted::no;
-  std::vector<std::string> looked_at;
+  std::shared_ptr<Node> node = std::make_shared<Node>();
 };
 
 }  // namespace
