@@ -9,7 +9,6 @@
 namespace mps::app {
 
 namespace fs = std::filesystem;
-using process::Mounted;
 
 namespace {
 
@@ -157,6 +156,7 @@ void ShareKeeper::look() {
 std::vector<ShareKeeper::Folder> ShareKeeper::remove_unmounted(const std::vector<Folder>& folders,
                                                                const Mounted& mounted) {
   std::vector<fs::path> paths;
+  paths.reserve(folders.size());
   for (const auto& folder : folders) paths.push_back(folder.path);
   const auto first = mounted(paths);
   std::vector<Folder> aside;
