@@ -8,7 +8,6 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <filesystem>
 #include <random>
 #include <utility>
 #include <variant>
@@ -26,8 +25,6 @@ namespace {
 
 constexpr auto k_use = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t k_slots = 16384;  // far more than MPS has clients
-// The kernel's number of the first pid namespace (PROC_PID_INIT_INO).
-constexpr const char* k_node_pid_namespace = "pid:[4026531836]";
 
 std::chrono::milliseconds with_jitter(std::chrono::milliseconds interval) {
   static std::minstd_rand random{std::random_device{}()};
@@ -51,11 +48,6 @@ bool has_server(const instance::Snapshot& instance) {
 }
 
 }  // namespace
-
-bool in_node_pid_namespace() {
-  std::error_code error;
-  return std::filesystem::read_symlink("/proc/self/ns/pid", error) == k_node_pid_namespace;
-}
 
 Auditor::Auditor(const asio::any_io_executor& executor, AuditorSettings settings,
                  AuditorSources sources)

@@ -36,7 +36,7 @@ namespace mps::app {
 struct AuditorSettings {
   std::chrono::milliseconds interval{10000};  // and up to a tenth more, by chance
   std::chrono::milliseconds patience{30000};  // with /proc and identities
-  bool node_pids = false;                     // see in_node_pid_namespace()
+  bool node_pids = false;                     // ours are those that the driver knows
   process::Proc proc{};
 };
 
@@ -122,8 +122,5 @@ class Auditor : public std::enable_shared_from_this<Auditor> {
   std::set<std::string> blind_said_;
   bool closed_ = false;
 };
-
-// Whether pids here are those that the driver knows.
-bool in_node_pid_namespace();
 
 }  // namespace mps::app

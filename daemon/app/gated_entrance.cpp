@@ -208,8 +208,15 @@ void GatedEntrance::serve() {
 Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& sockets) {
   if (!listed_) return false;  // a gate that is found has it already
   std::error_code ignored;
-  if (!std::filesystem::exists(sockets.control.directory, ignored)) return false;  // put aside
-  // They may have taken one or both.
+  const auto& folder = sockets.admission.directory;
+  if (!std::filesystem::exists(folder, ignored)) return false;  // put aside
+  // They may have taken one or both, or the folder of one with it.
+  if (!std::filesystem::exists(sockets.control.directory, ignored)) {
+    const auto& layout = settings_.layout;
+    if (auto made = share == k_open ? layout.make() : layout.make_share(share); !made) {
+      return made.error();
+    }
+  }
   if (!sockets.answers || !gate::is_in_place(sockets.admission)) {
     close_admission_socket(share, sockets);
     open_admission_socket(share, sockets);

@@ -8,6 +8,7 @@
 
 #include "app/bypass.h"
 #include "app/supervisor.h"
+#include "process/pid_space.h"
 
 namespace mps::app {
 
@@ -125,10 +126,10 @@ std::shared_ptr<Auditor> Supervisor::make_auditor() {
                              const std::string& why) {
     terminate_violator(instance, process, why);
   };
-  return std::make_shared<Auditor>(
-      io_.get_executor(),
-      AuditorSettings{.interval = settings_.audit_interval, .node_pids = in_node_pid_namespace()},
-      std::move(sources));
+  return std::make_shared<Auditor>(io_.get_executor(),
+                                   AuditorSettings{.interval = settings_.audit_interval,
+                                                   .node_pids = process::in_node_pid_namespace()},
+                                   std::move(sources));
 }
 
 std::vector<instance::Snapshot> Supervisor::instances() const {

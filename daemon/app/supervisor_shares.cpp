@@ -39,10 +39,6 @@ std::string too_large(const share::Grant& grant, const policy::DeviceFacts& devi
 
 // "pid 41 (unit a.service), pid 42 (…)"
 std::string name_clients(const share::Ledger& ledger, const std::vector<share::SlotId>& slots) {
-  std::map<share::AdmissionId, std::string> who;
-  for (const auto& view : ledger.admissions(slots.size() + k_named)) {
-    who[view.admission.id] = view.admission.description;
-  }
   std::string text;
   std::size_t named = 0;
   for (const auto& view : ledger.slots(ledger.slot_count())) {
@@ -50,8 +46,10 @@ std::string name_clients(const share::Ledger& ledger, const std::vector<share::S
     if (named++ == k_named)
       return text + " and " + std::to_string(slots.size() - k_named) + " more";
     text += (text.empty() ? "pid " : ", pid ") + std::to_string(view.slot.process.pid);
-    const auto& whose = who[view.slot.admission];
-    if (!whose.empty()) text += " (" + printable(whose, 64) + ")";
+    const auto whose = ledger.admission_of(view.slot.process);
+    if (whose && !whose->description.empty()) {
+      text += " (" + printable(whose->description, 64) + ")";
+    }
   }
   return text;
 }

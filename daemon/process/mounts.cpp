@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "base/unique_fd.h"
+#include "process/pid_space.h"
 #include "process/proc.h"
 
 namespace mps::process {
@@ -19,7 +20,6 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t k_text_limit = 8 * std::size_t{1024} * 1024;
-constexpr const char* k_first_pid_namespace = "pid:[4026531836]";  // PROC_PID_INIT_INO
 
 bool is_octal(char digit) {
   return digit >= '0' && digit <= '7';
@@ -74,7 +74,7 @@ std::string link_of(const fs::path& path) {
 
 // The mounts of each namespace; none where some may be hidden.
 std::optional<std::vector<std::vector<Mount>>> all_mounts(const fs::path& proc) {
-  if (link_of(proc / "self/ns/pid") != k_first_pid_namespace) return std::nullopt;
+  if (!in_node_pid_namespace(proc)) return std::nullopt;
   std::vector<std::vector<Mount>> all;
   std::set<std::string> seen;
   for (const auto pid : Proc(proc).pids()) {

@@ -379,6 +379,14 @@ class Held(GateSuite):
         supervisor.events.wait("door_mended")
         self.lets_in(supervisor)
 
+    def test_when_somebody_took_the_whole_folder_away(self):
+        supervisor = self.supervisor(
+            probe={"interval": "200ms", "timeout": "3s", "failures": 3}
+        ).start()
+        shutil.rmtree(supervisor.open_pipe())
+        supervisor.events.wait("door_mended")
+        self.lets_in(supervisor)
+
     def test_while_there_is_no_gate(self):
         supervisor = self.supervisor().start()
         gate = supervisor.gate_pid()
