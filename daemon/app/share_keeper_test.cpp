@@ -65,7 +65,6 @@ struct Kit {
     };
     keeper = std::make_shared<ShareKeeper>(io.get_executor(), std::move(settings), desk, say());
     const instance::Layout layout(folder, "gpu0.shared");
-    REQUIRE(layout.make().has_value());
     GatedEntranceSettings entrance{
         {"gpu0.shared", "shared", {.name = "gpu0", .uuid = "GPU-0"}}, layout, "/nonexistent", {}};
     gate = std::make_shared<GatedEntrance>(io.get_executor(), entrance, desk, server, say());
@@ -174,6 +173,19 @@ TEST_CASE("what an earlier supervisor left is found again") {
   kit.mounted(Mounted::no, Mounted::no);
   kit.until([&] { return !fs::exists(kit.share("s2")); });
   CHECK(fs::exists(kit.share("s1")));
+}
+
+TEST_CASE("a share is there again after the machine was, though the run directory is empty") {
+  Kit kit;
+  REQUIRE(kit.create().has_value());
+  kit.close();
+  fs::remove_all(kit.folder / "gpu0.shared");
+  kit.open();
+  CHECK(fs::is_directory(kit.share("s1") / "pipe"));
+  CHECK(fs::is_socket(kit.share("s1") / "admission.sock"));
+  CHECK(kit.said == std::vector<std::string>{"share_created: share s1 of gpu0.shared: 25 % of the "
+                                             "SMs, 1Gi for each client, for whoever has it "
+                                             "mounted"});
 }
 
 TEST_CASE("no id is used twice, even if its record was lost") {

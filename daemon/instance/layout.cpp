@@ -81,7 +81,7 @@ Result<void> Layout::make() const {
 }
 
 Result<void> Layout::make_share(const std::string& id) const {
-  for (const auto& path : {shares, shares / id, shares / id / "pipe"}) {
+  for (const auto& path : {root, shares, shares / id, shares / id / "pipe"}) {
     if (auto made = make_directory(path, 0755); !made) return made;
   }
   return {};

@@ -27,7 +27,7 @@ struct Layout {
   // Makes what is missing, and puts modes right. An Error says which directory and why.
   [[nodiscard]] Result<void> make() const;
 
-  // The same for one share made on demand: its folder in `shares`, like `open`.
+  // The same for one share made on demand: its folder in `shares`, like `open`, and what is above.
   [[nodiscard]] Result<void> make_share(const std::string& id) const;
 
   // Removes what a dead daemon left in its pipe directory. An Error while a control daemon holds
