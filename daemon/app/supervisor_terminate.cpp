@@ -143,6 +143,7 @@ void Supervisor::terminate_for_desk(
   const auto sent = terminate_clients(instance, std::move(clients),
                                       [told](const std::vector<instance::Termination>& results) {
                                         std::vector<admission::Ended> endings;
+                                        endings.reserve(results.size());
                                         for (const auto& end : results)
                                           endings.push_back(to_ended(end));
                                         told(endings);
