@@ -227,8 +227,8 @@ TEST_CASE_FIXTURE(Fixture, "the daemon's greeting is asked for, within a deadlin
   const auto ask = [&] {
     done = false;
     asio::co_spawn(io, ask_greeting(folder / "daemon"),
-                   [&](std::exception_ptr, Result<std::string> got) {
-                     answer = std::move(got);
+                   [&](const std::exception_ptr&, const Result<std::string>& got) {
+                     answer = got;
                      done = true;
                    });
   };

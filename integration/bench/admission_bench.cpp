@@ -32,6 +32,7 @@
 #include <iterator>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,8 +55,9 @@ constexpr int k_answer_within_s = 20;
 constexpr int k_turns = 10;  // of the daemon itself and of the gate, one after the other
 
 [[noreturn]] void fail(const std::string& what) {
-  std::fprintf(stderr, "admission_bench: %s: %s\n", what.c_str(), std::strerror(errno));
-  std::exit(1);
+  const auto reason = std::generic_category().message(errno);
+  std::fprintf(stderr, "admission_bench: %s: %s\n", what.c_str(), reason.c_str());
+  std::_Exit(1);
 }
 
 sockaddr_un address_of(const fs::path& path) {
@@ -132,7 +134,7 @@ pid_t start_daemon(const fs::path& control) {
 [[noreturn]] void be_supervisor(const fs::path& folder, const instance::Layout& layout, int ready) {
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
   boost::asio::io_context io(1);
-  const auto generation = policy::next_generation({}, {{"all.yaml", k_policies, ""}}, {});
+  auto generation = policy::next_generation({}, {{"all.yaml", k_policies, ""}}, {});
   const auto say = [](const std::string& kind, const std::string& instance,
                       const std::string& message) {
     std::fprintf(stderr, "%s %s: %s\n", kind.c_str(), instance.c_str(), message.c_str());
