@@ -1,0 +1,136 @@
+// mps-run: asks the agent for a place on the GPU, sets what it was granted, and becomes the
+// command.
+#include <errno.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#include "apply.h"
+#include "ask.h"
+#include "device_search.h"
+#include "environment.h"
+#include "guard.h"
+#include "options.h"
+#include "place.h"
+#include "system.h"
+
+namespace {
+
+using namespace mps::client;
+
+constexpr int k_not_started = 125;
+constexpr int k_not_executable = 126;
+constexpr int k_not_found = 127;
+
+// In one write, so that it stays one line among those of others.
+void say_list(const char* pattern, va_list values) {
+  Text<2048> text;
+  Text<2080> line;
+  format_list(text.data, sizeof text.data, pattern, values);
+  line.print("mps-run: %s\n", text.data);
+  (void)!sys::write(2, line.data, strlen(line.data));
+}
+
+[[gnu::format(printf, 1, 2)]] void say(const char* pattern, ...) {
+  va_list values;
+  va_start(values, pattern);
+  say_list(pattern, values);
+  va_end(values);
+}
+
+[[gnu::format(printf, 1, 2)]] int fail(const char* pattern, ...) {
+  va_list values;
+  va_start(values, pattern);
+  say_list(pattern, values);
+  va_end(values);
+  return k_not_started;
+}
+
+// Once each, also where the agent was away in between.
+void say_waiting(const char* sentence) {
+  static Text<1025> said;
+  if (equal(said.data, sentence)) return;
+  said.print("%s", sentence);
+  say("waiting: %s", sentence);
+}
+
+const char* reason(int error) {
+  return ::strerror(error);
+}  // NOLINT(concurrency-mt-unsafe)
+
+// This program's own file; without /proc, as whoever started it named it.
+const char* own_file(Text<4096>& path) {
+  const ssize_t size = ::readlink("/proc/self/exe", path.data, sizeof path.data - 1);
+  if (size > 0) return path.data;
+  return reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+}
+
+bool find(const Options& options, Place& place) {
+  Text<4096> path;
+  Place own;
+  const char* file = own_file(path);
+  if (!find_place(file, variable(k_pipe_variable), own)) {
+    say("%s lies in no share's folder, and CUDA_MPS_PIPE_DIRECTORY names none: start the mps-run "
+        "of the share, as /run/mps-share/NAME/bin/mps-run",
+        file != nullptr ? file : "this program");
+    return false;
+  }
+  place = own;
+  if (options.device == nullptr) return true;
+  const long long until =
+      now_ms() + (options.wait_ms > k_answer_ms ? options.wait_ms : k_answer_ms);
+  Text<512> why;
+  if (find_device(own, options.device, until, place, why)) return true;
+  say("%s", why.data);
+  return false;
+}
+
+// 0: the environment is as it is to be.
+int prepare(const Options& options, const Place& place) {
+  const auto answer = ask(place.socket.data, options.wait_ms, say_waiting);
+  Text<1400> line;
+  if (answer.verdict == Verdict::granted) {
+    const auto settings = settings_for(answer.grant, user_values());
+    if (!settings.other_device) {
+      const int error = apply(place, settings);
+      return error == 0 ? 0 : fail("cannot set the environment: %s", reason(error));
+    }
+    line.print(
+        "CUDA_VISIBLE_DEVICES names another device than the share's %s: unset it, or use a "
+        "share of that device",
+        answer.grant.visible_devices.data);
+  } else {
+    describe(answer, options.wait_ms > 0 ? Waited::yes : Waited::no, line);
+  }
+  if (!options.run_without_mps) return fail("%s", line.data);
+  say("%s; starting without MPS", line.data);
+  const int error = apply_no_mps();
+  return error == 0 ? 0 : fail("cannot set the environment: %s", reason(error));
+}
+
+int become(char* const* command) {
+  ::execvp(command[0], command);
+  const int error = errno;
+  say("%s: %s", command[0], reason(error));
+  return error == ENOENT ? k_not_found : k_not_executable;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  Options options;
+  Text<256> error;
+  if (!read_options(count, words, options, error)) return fail("%s", error.data);
+  if (options.help || options.version) {
+    const char* text = options.help ? k_usage : "mps-run " MPS_VERSION "\n";
+    return sys::write(1, text, strlen(text)) < 0 ? 1 : 0;
+  }
+  Place place;
+  if (!find(options, place)) return k_not_started;
+  if (options.guard) {
+    const int failed = stay_as_guard(place, options.grace_ms);
+    if (failed != 0) return fail("cannot fork: %s", reason(failed));
+  }
+  const int failed = prepare(options, place);
+  return failed != 0 ? failed : become(options.command);
+}
