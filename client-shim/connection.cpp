@@ -16,9 +16,8 @@ constexpr long long k_longest_pause_ms = 50;
 int above_standard(int descriptor) {
   if (descriptor < 0 || descriptor > 2) return descriptor;
   const int moved = sys::move_above(descriptor, 3);
-  const int error = errno;
   sys::close(descriptor);
-  errno = error;
+  errno = EMFILE;  // EINVAL where the limit is 3 or less
   return moved;
 }
 
