@@ -10,6 +10,7 @@
 #include <csignal>
 #include <utility>
 
+#include "admission/lineage.h"
 #include "base/text.h"
 #include "identity/life.h"
 #include "process/proc.h"
@@ -23,6 +24,7 @@ namespace {
 
 constexpr std::size_t k_being_looked_up = 16384;
 constexpr std::size_t k_most_terminated = 128;  // more than MPS has clients
+constexpr std::size_t k_most_looked_at = 4096;  // for those that descend from one process
 constexpr std::size_t k_cgroups_at_a_time = 256;
 constexpr std::chrono::milliseconds k_look_at_cgroups_again{1000};
 constexpr std::chrono::milliseconds k_watch_again{1000};
@@ -33,6 +35,15 @@ bool is_over(const share::Process& process) {
   if (::kill(process.pid, 0) != 0 && errno == ESRCH) return true;
   const auto stat = process::Proc().stat(process.pid);
   return stat && (stat->start_time != process.start_ticks || stat->state == 'Z');
+}
+
+std::string state_of(const std::optional<share::Door>& door) {
+  if (!door) return "unknown";
+  if (const auto* closed = std::get_if<share::Closed>(&*door)) {
+    return share::to_string(closed->refusal.code);
+  }
+  const auto* not_ready = std::get_if<share::NotReady>(&*door);
+  return not_ready == nullptr ? "ready" : not_ready->state;
 }
 
 Terminated summary(const std::vector<Ended>& endings, bool more) {
@@ -185,24 +196,30 @@ void Controller::decide(RequestId id, const Peer& peer, const FoundOut& found) {
   }
   const auto plan = plan_of(*asking.who, asking.place, peer.share);
   if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return refuse(id, *refusal);
-  const auto& granted = std::get<share::Plan>(plan);
-  const auto now = steady_clock::now();
-  share::Request request;
+  auto request =
+      request_of(peer, *asking.who, found.start_ticks, std::get<share::Plan>(plan), asking.wish);
   request.id = id;
+  apply(ledger_.request(request, steady_clock::now()));
+}
+
+share::Request Controller::request_of(const Peer& peer, const identity::Identity& who,
+                                      std::uint64_t start_ticks, const share::Plan& plan,
+                                      const Wish& wish) const {
+  share::Request request;
   request.share = ledger_name(peer.instance, peer.share);
   request.instance = peer.instance;
-  request.container = asking.who->container;
-  request.subject = asking.who->subject;
-  request.cgroup = to_record(asking.who->cgroup);
-  request.description = describe(*asking.who);
-  request.process = {peer.pid, found.start_ticks};
+  request.container = who.container;
+  request.subject = who.subject;
+  request.cgroup = to_record(who.cgroup);
+  request.description = describe(who);
+  request.process = {peer.pid, start_ticks};
   request.uid = peer.uid;
-  request.grant = granted.grant;
-  request.quota = granted.quota;
-  request.may_wait = asking.wish.may_wait;
-  request.deadline = now + std::min<steady_clock::duration>(
-                               asking.wish.wait.value_or(settings_.wait), k_longest_wait);
-  apply(ledger_.request(request, now));
+  request.grant = plan.grant;
+  request.quota = plan.quota;
+  request.may_wait = wish.may_wait;
+  request.deadline = steady_clock::now() + std::min<steady_clock::duration>(
+                                               wish.wait.value_or(settings_.wait), k_longest_wait);
+  return request;
 }
 
 void Controller::refuse(RequestId id, share::Refusal why) {
@@ -442,17 +459,20 @@ void Controller::standing(Peer peer,
     }
     const auto plan = self.plan_of(who, at->second, kept->share);
     if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return told(*refusal);
+    const auto request =
+        self.request_of(*kept, who, process.start_ticks, std::get<share::Plan>(plan), {});
     Standing standing;
     standing.subject = who.subject;
-    standing.container = describe(who);
-    standing.grant = std::get<share::Plan>(plan).grant;
-    standing.clients =
-        self.ledger_.clients_of(ledger_name(kept->instance, kept->share), who.container);
+    standing.container = request.description;
+    standing.grant = request.grant;
+    standing.clients = self.ledger_.clients_of(request.share, who.container);
+    standing.instance_state = state_of(self.ledger_.door_of(kept->instance));
+    standing.next = self.ledger_.foresee(request, steady_clock::now());
     told(standing);
   });
 }
 
-void Controller::terminate_own(Peer peer,
+void Controller::terminate_own(Peer peer, Scope scope,
                                std::function<void(std::variant<Terminated, share::Refusal>)> told) {
   if (!sources_.terminate || being_looked_up_ >= k_being_looked_up) {
     asio::post(executor_, [told = std::move(told), instance = peer.instance] {
@@ -461,28 +481,48 @@ void Controller::terminate_own(Peer peer,
     return;
   }
   const auto kept = std::make_shared<const Peer>(std::move(peer));
-  find_out(kept, [kept, told = std::move(told)](Controller& self, const FoundOut& found) {
+  find_out(kept, [kept, scope, told = std::move(told)](Controller& self, const FoundOut& found) {
     if (const auto* unknown = std::get_if<identity::Unidentified>(&found.who)) {
       return told(share::unidentified(unknown->reason));
     }
-    self.terminate_clients(*kept, std::get<identity::Identity>(found.who), told);
+    std::optional<share::Process> root;
+    if (scope == Scope::descendants) root = {kept->pid, found.start_ticks};
+    self.terminate_clients(*kept, std::get<identity::Identity>(found.who), root, told);
   });
 }
 
 // One request of a container at a time: each takes the instance's one command session.
-void Controller::terminate_clients(
-    const Peer& peer, const identity::Identity& who,
-    const std::function<void(std::variant<Terminated, share::Refusal>)>& told) {
-  const auto share = peer.instance + "/" + peer.share;
-  auto processes = ledger_.processes_of(share, who.container, k_most_terminated + 1);
+void Controller::terminate_clients(const Peer& peer, const identity::Identity& who,
+                                   const std::optional<share::Process>& root,
+                                   const ToldEnded& told) {
+  const auto share = ledger_name(peer.instance, peer.share);
+  auto processes =
+      ledger_.processes_of(share, who.container, root ? k_most_looked_at : k_most_terminated + 1);
   if (processes.empty()) return told(Terminated{});
   const auto whose = share + " " + who.container;
   if (!terminating_.insert(whose).second) {
     return told(share::too_many_waiting(describe(who), 1, 1));
   }
+  if (!root) return terminate_these(peer.instance, whose, std::move(processes), told);
+  looking_up_.run([root = *root, processes = std::move(processes), weak = weak_from_this(),
+                   instance = peer.instance, whose, told]() -> process::SlowWork::Then {
+    auto family = family_of(root, processes, process::Proc());
+    return [weak, instance, whose, told, family = std::move(family)] {
+      const auto self = weak.lock();
+      if (self && !self->closed_) self->terminate_these(instance, whose, family, told);
+    };
+  });
+}
+
+void Controller::terminate_these(const std::string& instance, const std::string& whose,
+                                 std::vector<share::Process> processes, const ToldEnded& told) {
+  if (processes.empty()) {
+    terminating_.erase(whose);
+    return told(Terminated{});
+  }
   const bool more = processes.size() > k_most_terminated;
-  if (more) processes.pop_back();
-  sources_.terminate(peer.instance, std::move(processes),
+  if (more) processes.resize(k_most_terminated);
+  sources_.terminate(instance, std::move(processes),
                      [weak = weak_from_this(), whose, more, told](const auto& endings) {
                        if (const auto self = weak.lock()) self->terminating_.erase(whose);
                        told(summary(endings, more));

@@ -70,7 +70,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void connection_closed(share::SlotId slot) override;
   void standing(Peer peer,
                 std::function<void(std::variant<Standing, share::Refusal>)> told) override;
-  void terminate_own(Peer peer,
+  void terminate_own(Peer peer, Scope scope,
                      std::function<void(std::variant<Terminated, share::Refusal>)> told) override;
 
   // What the ledger knows of instances. New ones too.
@@ -129,6 +129,9 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void find_out(std::shared_ptr<const Peer> peer, Found then);
   static FoundOut look_up(const identity::Resolver& resolver, const Peer& peer);
   void decide(RequestId id, const Peer& peer, const FoundOut& found);
+  [[nodiscard]] share::Request request_of(const Peer& peer, const identity::Identity& who,
+                                          std::uint64_t start_ticks, const share::Plan& plan,
+                                          const Wish& wish) const;
   void refuse(RequestId id, share::Refusal why);
 
   void apply(share::Effects effects);
@@ -156,8 +159,12 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   void look_at_cgroups();
   void set_alarm();
   void set_cgroup_alarm();
+  using ToldEnded = std::function<void(std::variant<Terminated, share::Refusal>)>;
+  // `root`: only of that process and its descendants.
   void terminate_clients(const Peer& peer, const identity::Identity& who,
-                         const std::function<void(std::variant<Terminated, share::Refusal>)>& told);
+                         const std::optional<share::Process>& root, const ToldEnded& told);
+  void terminate_these(const std::string& instance, const std::string& whose,
+                       std::vector<share::Process> processes, const ToldEnded& told);
   [[nodiscard]] std::optional<share::Process> process_of(pid_t pid) const;
 
   boost::asio::any_io_executor executor_;

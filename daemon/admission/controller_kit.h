@@ -155,19 +155,20 @@ struct Kit {
     });
   }
   // What a process of a container is told that wants its clients ended goes into `ended`.
-  void terminate_own(const Program& program) {
+  void terminate_own(const Program& program, Scope scope = Scope::container) {
     Peer peer{"gpu0.shared", "open", program.pid(), ::getuid(), ::getgid(), {}};
     peer.pidfd.reset(static_cast<int>(::syscall(SYS_pidfd_open, program.pid(), 0)));
-    desk->terminate_own(std::move(peer), [this](
-                                             const std::variant<Terminated, share::Refusal>& told) {
-      if (const auto* refusal = std::get_if<share::Refusal>(&told)) {
-        return ended.push_back(std::string(to_string(refusal->code)) + ": " + refusal->sentence);
-      }
-      const auto& done = std::get<Terminated>(told);
-      std::string text = std::to_string(done.asked.size()) + " ended";
-      for (const auto& why : done.failed) text += "; " + why;
-      ended.push_back(text);
-    });
+    desk->terminate_own(std::move(peer), scope,
+                        [this](const std::variant<Terminated, share::Refusal>& told) {
+                          if (const auto* refusal = std::get_if<share::Refusal>(&told)) {
+                            return ended.push_back(std::string(to_string(refusal->code)) + ": " +
+                                                   refusal->sentence);
+                          }
+                          const auto& done = std::get<Terminated>(told);
+                          std::string text = std::to_string(done.asked.size()) + " ended";
+                          for (const auto& why : done.failed) text += "; " + why;
+                          ended.push_back(text);
+                        });
   }
   void until_told(std::size_t turn, const std::string& what) {
     until([&] { return !answers[turn].empty(); });

@@ -186,24 +186,67 @@ TEST_CASE("a new policy counts for who waits") {
   kit.until([&] { return kit.answers[1] == "in"; });
 }
 
-TEST_CASE("what it has, and what it would get") {
-  Kit kit;
-  kit.door(share::Serving{});
-  Program program;
-  kit.put(program, "a.service");
-  kit.ask(program);
-  kit.until_told(0, "in");
+namespace {
+
+Standing standing_of(Kit& kit, const Program& program) {
   Peer peer{"gpu0.shared", "open", program.pid(), ::getuid(), ::getgid(), {}};
   std::optional<Standing> standing;
   kit.desk->standing(std::move(peer), [&standing](const auto& answer) {
     if (const auto* known = std::get_if<Standing>(&answer)) standing = *known;
   });
   kit.until([&] { return standing.has_value(); });
-  CHECK(standing->subject == "unit:a.service");
-  CHECK(standing->container == "unit a.service");
-  CHECK(standing->clients == 1);
-  CHECK(standing->grant.active_thread_percentage == 20.0);
-  CHECK(standing->grant.pinned_memory_mebibytes == 2048);
+  return *standing;
+}
+
+std::string next_of(const Standing& standing) {
+  if (standing.next.kind == share::Prospect::Kind::granted) return "granted";
+  const bool waits = standing.next.kind == share::Prospect::Kind::waits;
+  return (waits ? "waits " : "refused ") + std::string(to_string(standing.next.why.code));
+}
+
+}  // namespace
+
+TEST_CASE("what it has, and what it would get") {
+  Kit kit;
+  kit.door(share::Serving{});
+  Program program;
+  Program second;
+  kit.put(program, "a.service");
+  kit.put(second, "a.service");
+  kit.ask(program);
+  kit.until_told(0, "in");
+  const auto standing = standing_of(kit, program);
+  CHECK(standing.subject == "unit:a.service");
+  CHECK(standing.container == "unit a.service");
+  CHECK(standing.clients == 1);
+  CHECK(standing.grant.active_thread_percentage == 20.0);
+  CHECK(standing.grant.pinned_memory_mebibytes == 2048);
+  CHECK(standing.instance_state == "ready");
+  CHECK(next_of(standing) == "granted");
+  const auto other = standing_of(kit, second);
+  CHECK(other.clients == 1);
+  CHECK(next_of(other) == "waits quota_clients");
+}
+
+TEST_CASE("what one more client would come to takes no slot, no place in line, and is no refusal") {
+  Kit kit;
+  Program program;
+  kit.put(program, "a.service");
+  kit.door(share::NotReady{"recovering"});
+  auto standing = standing_of(kit, program);
+  CHECK(standing.instance_state == "recovering");
+  CHECK(next_of(standing) == "waits not_ready");
+  kit.door(share::Closed{share::draining("gpu0.shared"), true});
+  standing = standing_of(kit, program);
+  CHECK(standing.instance_state == "draining");
+  CHECK(next_of(standing) == "refused draining");
+  CHECK(standing.next.why.sentence == "gpu0.shared takes no new clients: it is draining");
+  kit.door(share::Serving{});
+  CHECK(next_of(standing_of(kit, program)) == "granted");
+  CHECK(kit.desk->ledger().slot_count() == 0);
+  CHECK(kit.desk->ledger().waiting_count() == 0);
+  CHECK(kit.desk->refused().empty());
+  CHECK(kit.said.empty());
 }
 
 TEST_CASE("a damaged checkpoint is said, and what can be read of it counts") {
@@ -290,6 +333,20 @@ TEST_CASE("a container's own clients are terminated, and nobody else's") {
     kit.terminations[0].told({});
     CHECK(kit.ended == std::vector<std::string>{"0 ended"});
   }
+}
+
+TEST_CASE("of a container's clients, those of one process and its descendants") {
+  Clients kit;
+  kit.terminate_own(kit.shell, Scope::descendants);
+  kit.until([&] { return !kit.ended.empty(); });
+  CHECK(kit.ended == std::vector<std::string>{"0 ended"});
+  CHECK(kit.terminations.empty());
+  kit.terminate_own(kit.second, Scope::descendants);
+  kit.until([&] { return !kit.terminations.empty(); });
+  CHECK(pids_of(kit.terminations[0].processes) == std::vector{kit.second.pid()});
+  kit.terminate_own(kit.first, Scope::descendants);
+  kit.until([&] { return kit.ended.size() == 2; });
+  CHECK(kit.ended[1].starts_with("too_many_waiting: "));
 }
 
 TEST_CASE("a container without clients has none terminated") {

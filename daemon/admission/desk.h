@@ -47,6 +47,14 @@ struct Standing {
   share::Grant grant;     // of a client that would come now
   std::size_t clients = 0;
   std::string instance_state;
+  share::Prospect
+      next{};  // what one more client of it would come to, that may wait as settings say
+};
+
+// Whose clients a process may have ended.
+enum class Scope {
+  container,    // its container's
+  descendants,  // of these its own and its descendants': who shares a cgroup has neighbours there
 };
 
 struct Terminated {
@@ -70,7 +78,8 @@ class Desk {
                         std::function<void(std::variant<Standing, share::Refusal>)> told) = 0;
   // The clients of the peer's own container on that share, through MPS; nobody else's.
   virtual void terminate_own(
-      Peer peer, std::function<void(std::variant<Terminated, share::Refusal>)> told) = 0;
+      Peer peer, Scope scope,
+      std::function<void(std::variant<Terminated, share::Refusal>)> told) = 0;
 };
 
 }  // namespace mps::admission

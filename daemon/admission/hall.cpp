@@ -56,7 +56,7 @@ Result<void> Hall::start() {
 }
 
 Result<void> Hall::add_listener(const std::string& instance, const std::string& share,
-                                UniqueFd socket) {
+                                UniqueFd socket, ServedDevice device) {
   const auto name = instance + "/" + share;
   for (const auto& [id, listener] : listeners_) {
     if (listener.instance == instance && listener.share == share) {
@@ -70,8 +70,14 @@ Result<void> Hall::add_listener(const std::string& instance, const std::string& 
   if (!watch(EPOLL_CTL_ADD, socket.get(), accepting_ ? EPOLLIN : 0U, id)) {
     return Error::from_errno("cannot listen for " + name, errno);
   }
-  listeners_.emplace(id, Listener{instance, share, std::move(socket)});
+  listeners_.emplace(id, Listener{instance, share, std::move(socket), std::move(device)});
   return {};
+}
+
+void Hall::set_device(const std::string& instance, const ServedDevice& device) {
+  for (auto& [id, listener] : listeners_) {
+    if (listener.instance == instance) listener.device = device;
+  }
 }
 
 void Hall::remove_listener(const std::string& instance, const std::string& share) {
@@ -205,7 +211,8 @@ void Hall::take_in(UniqueFd socket, ConnectionId listener) {
   set_deadline(id, made, system_.now() + limits_.silence);
   const auto now = std::chrono::duration_cast<ClockTime>(system_.now().time_since_epoch());
   const auto& place = listeners_.at(listener);
-  const auto hello = encode(Hello{place.instance, place.share, now, limits_.longest_wait});
+  const auto hello = encode(Hello{place.instance, place.share, now, limits_.longest_wait,
+                                  place.device.uuid, place.device.name});
   if (system_.send(made.socket.get(), hello, nullptr, {}) < 0) drop(id);
 }
 

@@ -44,6 +44,13 @@ struct Limits {
   std::chrono::milliseconds accept_again{100};  // after there were no descriptors
 };
 
+// What clients of an instance are told of its device.
+struct ServedDevice {
+  std::string uuid{};             // empty: not known
+  std::string name{};             // "gpu0", "gpu0-mig3"
+  std::string visible_devices{};  // what CUDA_VISIBLE_DEVICES has to be; empty: whatever it is
+};
+
 struct Counts {
   std::uint64_t accepted = 0;
   std::uint64_t questions = 0;
@@ -68,7 +75,10 @@ class Hall {
 
   Result<void> start();
   // A listening SOCK_SEQPACKET socket, non-blocking.
-  Result<void> add_listener(const std::string& instance, const std::string& share, UniqueFd socket);
+  Result<void> add_listener(const std::string& instance, const std::string& share, UniqueFd socket,
+                            ServedDevice device = {});
+  // Of all listeners of the instance.
+  void set_device(const std::string& instance, const ServedDevice& device);
   // Its connections are told, and end.
   void remove_listener(const std::string& instance, const std::string& share);
   // All of them end; the desk hears of it now, and nothing later.
@@ -84,6 +94,7 @@ class Hall {
     std::string instance;
     std::string share;
     UniqueFd socket;
+    ServedDevice device;
   };
   enum class State { silent, idle, busy };
   struct Connection {
@@ -123,6 +134,7 @@ class Hall {
   void keep_waiting(ConnectionId id, const share::Waits& why);
   template <typename Answer>
   std::function<void(std::variant<Answer, share::Refusal>)> teller(ConnectionId id);
+  [[nodiscard]] const std::string& visible_devices(ConnectionId id) const;
   void answered(ConnectionId id, std::string_view message);
   void refuse(ConnectionId id, const share::Refusal& why);
   void fail(ConnectionId id, const Fault& fault);

@@ -24,8 +24,9 @@ void FakeDesk::standing(Peer peer,
   standings.emplace_back(std::move(peer), std::move(told));
 }
 
-void FakeDesk::terminate_own(Peer peer,
+void FakeDesk::terminate_own(Peer peer, Scope scope,
                              std::function<void(std::variant<Terminated, share::Refusal>)> told) {
+  scopes.push_back(scope);
   terminations.emplace_back(std::move(peer), std::move(told));
 }
 

@@ -38,13 +38,14 @@ struct FakeDesk : Desk {
       standings;
   std::vector<std::pair<Peer, std::function<void(std::variant<Terminated, share::Refusal>)>>>
       terminations;
+  std::vector<Scope> scopes;  // of these
 
   RequestId ask(Peer peer, const Wish& wish, Told told) override;
   void withdraw(RequestId request) override { withdrawn.push_back(request); }
   void connection_closed(share::SlotId slot) override { closed.push_back(slot); }
   void standing(Peer peer,
                 std::function<void(std::variant<Standing, share::Refusal>)> told) override;
-  void terminate_own(Peer peer,
+  void terminate_own(Peer peer, Scope scope,
                      std::function<void(std::variant<Terminated, share::Refusal>)> told) override;
 };
 

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "admission/hall.h"
@@ -122,7 +123,8 @@ void Hall::answer(ConnectionId id, const Question& question) {
   if (std::holds_alternative<AskStanding>(question)) {
     desk_.standing(std::move(peer), teller<Standing>(id));
   } else {
-    desk_.terminate_own(std::move(peer), teller<Terminated>(id));
+    const auto scope = std::get<TerminateOwn>(question).scope;
+    desk_.terminate_own(std::move(peer), scope, teller<Terminated>(id));
   }
 }
 
@@ -160,7 +162,11 @@ void Hall::on_verdict(ConnectionId id, const Verdict& verdict) {
 void Hall::let_in(ConnectionId id, const share::LetIn& verdict) {
   ++counts_.granted;
   connections_.at(id).slot = verdict.slot;
-  answered(id, encode(verdict));
+  answered(id, encode(verdict, visible_devices(id)));
+}
+
+const std::string& Hall::visible_devices(ConnectionId id) const {
+  return listeners_.at(connections_.at(id).listener).device.visible_devices;
 }
 
 // One that does not read misses this and no more: it may be stopped and go on later.
@@ -179,7 +185,11 @@ std::function<void(std::variant<Answer, share::Refusal>)> Hall::teller(Connectio
     const auto hall = self.lock();
     if (hall == nullptr || (*hall)->find_asking(id, asked) == nullptr) return;
     if (const auto* answer = std::get_if<Answer>(&told)) {
-      (*hall)->answered(id, encode(*answer));
+      if constexpr (std::is_same_v<Answer, Standing>) {
+        (*hall)->answered(id, encode(*answer, (*hall)->visible_devices(id)));
+      } else {
+        (*hall)->answered(id, encode(*answer));
+      }
     } else {
       (*hall)->refuse(id, std::get<share::Refusal>(told));
     }

@@ -19,6 +19,29 @@ TEST_CASE("the agent speaks first") {
   CHECK(kit.at_rest());
 }
 
+TEST_CASE("clients are told which device it is, and how to see it") {
+  Kit kit;
+  kit.hall->set_device("gpu0.shared", {"GPU-1", "gpu0", "GPU-1"});
+  kit.hall->set_device("gpu1.shared", {"GPU-2", "gpu1", ""});
+  const auto program = kit.connect();
+  CHECK(heard(program) ==
+        "hello\nprotocol=1\ncapabilities=ask standing terminate-own\nagent=" MPS_VERSION
+        "\ninstance=gpu0.shared\nshare=open\ndevice=GPU-1\ndevice-name=gpu0\nclock=3600000\n"
+        "longest-wait=86400000\n");
+  REQUIRE(say(program, "standing\n"));
+  kit.turn();
+  kit.desk.standings.at(0).second(Standing{"a", "b", {50.0, {}}, 0, "ready"});
+  CHECK(heard(program) ==
+        "standing\nnamespace=a\ncontainer=b\nclients=0\ninstance-state=ready\n"
+        "active-thread-percentage=50.0\nvisible-devices=GPU-1\nnext=granted\n");
+  REQUIRE(say(program, "ask\n"));
+  kit.turn();
+  kit.hall->set_device("gpu0.shared", {"GPU-1", "gpu0", ""});
+  kit.desk.asked.at(0).told(share::LetIn{{25.0, {}, true}, 17, 3, false});
+  CHECK(heard(program) ==
+        "granted\nslot=17\nagain=no\nactive-thread-percentage=25.0\nclient-priority=1\n");
+}
+
 TEST_CASE("asked and granted: who asks is told by the kernel") {
   Kit kit;
   const auto program = kit.asking("ask\n");
@@ -89,7 +112,7 @@ TEST_CASE("what do I have, before and after the grant") {
   kit.desk.standings[0].second(Standing{"team-a", "pod web-0", {50.0, {}}, 3, "ready"});
   CHECK(heard(program) ==
         "standing\nnamespace=team-a\ncontainer=pod web-0\nclients=3\ninstance-state=ready\n"
-        "active-thread-percentage=50.0\n");
+        "active-thread-percentage=50.0\nnext=granted\n");
   REQUIRE(say(program, "ask\n"));
   kit.turn();
   kit.desk.asked.at(0).told(granted(9));
@@ -109,6 +132,9 @@ TEST_CASE("terminate my own") {
   REQUIRE(kit.desk.terminations.size() == 1);
   kit.desk.terminations[0].second(Terminated{{12, 34}, {"56: no answer"}});
   CHECK(heard(program) == "terminated\nasked=2\npids=12 34\nfailed=1\nsentence=56: no answer\n");
+  REQUIRE(say(program, "terminate-own\nscope=descendants\n"));
+  kit.turn();
+  CHECK(kit.desk.scopes == std::vector{Scope::container, Scope::descendants});
 }
 
 TEST_CASE("one request at a time: what is said meanwhile is answered afterwards") {

@@ -17,6 +17,7 @@ using Limits = std::variant<Effective, policy::NoPolicy>;
 void lower(share::Grant& grant, const Effective& effective) {
   grant.active_thread_percentage =
       std::min(grant.active_thread_percentage, effective.active_thread_percentage.value);
+  if (effective.priority.value == policy::Priority::below_normal) grant.below_normal = true;
   const auto& memory = effective.pinned_memory_mebibytes.value;
   if (!memory) return;
   grant.pinned_memory_mebibytes =

@@ -92,6 +92,27 @@ TEST_CASE("a namespace with an instance of its own gets in there, and only it") 
         "wrong_domain: gpu0.ns-team-b is for ns-team-b alone, and this process is of team-a");
 }
 
+TEST_CASE("below the normal priority, where the policy says so or might") {
+  const auto below = [](const std::string& spec, const identity::Identity& who) {
+    const auto text =
+        "apiVersion: mps-supervisor.dev/v1\nkind: MpsPolicy\nmetadata: {namespace: team-a}\n"
+        "spec: " +
+        spec + "\n";
+    const auto made = policy::next_generation({}, {{"all.yaml", text, ""}}, {});
+    return std::get<share::Plan>(plan_for(*made, who, place())).grant.below_normal;
+  };
+  auto who = pod("team-a");
+  const std::string some =
+      "{overrides: [{match: {podLabels: {size: small}}, client: {priority: below-normal}}]}";
+  CHECK_FALSE(below("{}", who));
+  CHECK(below("{client: {priority: below-normal}}", who));
+  CHECK(below(some, who));  // nobody knows its labels
+  who.labels = identity::Labels{};
+  CHECK_FALSE(below(some, who));
+  who.labels = identity::Labels{{"size", "small"}};
+  CHECK(below(some, who));
+}
+
 TEST_CASE("whom no policy is for is not let in") {
   CHECK(planned(pod("team-c"), place()).starts_with("no_policy: "));
 }

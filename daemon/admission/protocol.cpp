@@ -45,9 +45,14 @@ std::string fitting(std::string_view text, std::size_t limit = k_value_limit) {
 class Writer {
  public:
   explicit Writer(std::string_view kind) { (text_ += kind) += '\n'; }
-  Writer& add(std::string_view key, std::string_view value) {
-    (((text_ += key) += '=') += fitting(value)) += '\n';
+  Writer& add(std::string_view key, std::string_view value, std::size_t limit = k_value_limit) {
+    (((text_ += key) += '=') += fitting(value, limit)) += '\n';
     return *this;
+  }
+  // A word or two; none, and there is no such line.
+  Writer& add_short(std::string_view key, std::string_view value) {
+    constexpr std::size_t k_limit = 128;
+    return value.empty() ? *this : add(key, value, k_limit);
   }
   template <typename Number>
   requires std::is_integral_v<Number> Writer& add(std::string_view key, Number value) {
@@ -58,6 +63,7 @@ class Writer {
     add("active-thread-percentage",
         std::to_string(tenths / 10) + "." + std::to_string(tenths % 10));
     if (grant.pinned_memory_mebibytes) add("pinned-memory-mib", *grant.pinned_memory_mebibytes);
+    if (grant.below_normal) add("client-priority", 1);
     return *this;
   }
   std::string take() { return std::move(text_); }
@@ -96,6 +102,15 @@ std::variant<Question, Fault> decode_ask(const Message& message) {
   return Fault{
       Trouble::bad_message,
       "deadline must be \"default\" or milliseconds of the clock in hello: " + quoted(*deadline)};
+}
+
+std::variant<Question, Fault> decode_terminate(const Message& message) {
+  if (const auto fault = other_key(message, "scope")) return *fault;
+  const auto scope = message.find("scope").value_or("container");
+  if (scope == "container") return TerminateOwn{};
+  if (scope == "descendants") return TerminateOwn{Scope::descendants};
+  return Fault{Trouble::bad_message,
+               "scope must be \"container\" or \"descendants\": " + quoted(scope)};
 }
 
 }  // namespace
@@ -147,17 +162,20 @@ std::variant<Question, Fault> decode(std::string_view text) {
   const auto message = parse(text);
   if (!message) return Fault{Trouble::bad_message, message.error().message};
   if (message->kind == "ask") return decode_ask(*message);
-  const bool standing = message->kind == "standing";
-  if (!standing && message->kind != "terminate-own") {
+  if (message->kind == "terminate-own") return decode_terminate(*message);
+  if (message->kind != "standing") {
     return Fault{Trouble::unknown_request, "unknown request " + quoted(message->kind)};
   }
   if (const auto fault = other_key(*message, {})) return *fault;
-  return standing ? Question(AskStanding{}) : Question(TerminateOwn{});
+  return AskStanding{};
 }
 
 std::string encode(const Question& question) {
   if (std::holds_alternative<AskStanding>(question)) return "standing\n";
-  if (std::holds_alternative<TerminateOwn>(question)) return "terminate-own\n";
+  if (const auto* terminate = std::get_if<TerminateOwn>(&question)) {
+    const bool all = terminate->scope == Scope::container;
+    return all ? "terminate-own\n" : "terminate-own\nscope=descendants\n";
+  }
   const auto& ask = std::get<Ask>(question);
   if (!ask.may_wait) return "ask\n";
   if (!ask.deadline) return "ask\ndeadline=default\n";
@@ -178,16 +196,19 @@ std::string encode(const Hello& hello) {
       .add("agent", std::string_view(MPS_VERSION))
       .add("instance", hello.instance)
       .add("share", hello.share)
+      .add_short("device", hello.device)
+      .add_short("device-name", hello.device_name)
       .add("clock", hello.clock.count())
       .add("longest-wait", hello.longest_wait.count())
       .take();
 }
 
-std::string encode(const share::LetIn& granted) {
+std::string encode(const share::LetIn& granted, std::string_view visible_devices) {
   return Writer("granted")
       .add("slot", granted.slot)
       .add("again", granted.again ? std::string_view("yes") : "no")
       .add(granted.grant)
+      .add_short("visible-devices", visible_devices)
       .take();
 }
 
@@ -199,14 +220,21 @@ std::string encode(const share::Refusal& refused) {
   return with_reason("refused", refused);
 }
 
-std::string encode(const Standing& standing) {
-  return Writer("standing")
-      .add("namespace", standing.subject)
+std::string encode(const Standing& standing, std::string_view visible_devices) {
+  static constexpr std::array<std::string_view, 3> k_words = {"granted", "waiting", "refused"};
+  const auto& next = standing.next;
+  Writer message("standing");
+  message.add("namespace", standing.subject)
       .add("container", standing.container)
       .add("clients", standing.clients)
-      .add("instance-state", standing.instance_state)
+      .add_short("instance-state", standing.instance_state)
       .add(standing.grant)
-      .take();
+      .add_short("visible-devices", visible_devices)
+      .add("next", k_words.at(static_cast<std::size_t>(next.kind)));
+  if (next.kind != share::Prospect::Kind::granted) {
+    message.add("code", share::to_string(next.why.code)).add("sentence", next.why.sentence);
+  }
+  return message.take();
 }
 
 std::string encode(const Terminated& terminated) {

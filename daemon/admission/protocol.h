@@ -80,6 +80,7 @@ struct AskStanding {
   bool operator==(const AskStanding&) const = default;
 };
 struct TerminateOwn {
+  Scope scope = Scope::container;
   bool operator==(const TerminateOwn&) const = default;
 };
 using Question = std::variant<Ask, AskStanding, TerminateOwn>;
@@ -97,13 +98,16 @@ struct Hello {
   std::string share;
   ClockTime clock{};
   std::chrono::milliseconds longest_wait{};
+  std::string device{};       // UUID; empty: not known
+  std::string device_name{};  // "gpu0"
 };
 
 std::string encode(const Hello& hello);
-std::string encode(const share::LetIn& granted);
+// `visible_devices`: what CUDA_VISIBLE_DEVICES has to be; empty: whatever it is.
+std::string encode(const share::LetIn& granted, std::string_view visible_devices = {});
 std::string encode(const share::Waits& waits);
 std::string encode(const share::Refusal& refused);
-std::string encode(const Standing& standing);
+std::string encode(const Standing& standing, std::string_view visible_devices = {});
 std::string encode(const Terminated& terminated);
 std::string encode(const Fault& fault);
 

@@ -78,9 +78,13 @@ Result<void> AdmissionServer::start() {
 }
 
 Result<void> AdmissionServer::add_listener(const std::string& instance, const std::string& share,
-                                           UniqueFd socket) {
+                                           UniqueFd socket, ServedDevice device) {
   if (!core_->hall) return Error{"the admission server was stopped"};
-  return core_->hall->add_listener(instance, share, std::move(socket));
+  return core_->hall->add_listener(instance, share, std::move(socket), std::move(device));
+}
+
+void AdmissionServer::set_device(const std::string& instance, const ServedDevice& device) {
+  if (core_->hall) core_->hall->set_device(instance, device);
 }
 
 void AdmissionServer::remove_listener(const std::string& instance, const std::string& share) {

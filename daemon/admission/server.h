@@ -24,7 +24,8 @@ class AdmissionServer {
   [[nodiscard]] Result<void> start();
   // A listening SOCK_SEQPACKET socket, non-blocking. Others may hold it too.
   [[nodiscard]] Result<void> add_listener(const std::string& instance, const std::string& share,
-                                          UniqueFd socket);
+                                          UniqueFd socket, ServedDevice device = {});
+  void set_device(const std::string& instance, const ServedDevice& device);
   // Its connections are told, and end; the desk hears of each.
   void remove_listener(const std::string& instance, const std::string& share);
   // The same for all; then nothing calls the desk any more.

@@ -72,7 +72,8 @@ void GatedEntrance::start() {
 // Made anew by each supervisor: while there is none, whoever asks finds nobody, and tries again.
 void GatedEntrance::open_admission_socket(const std::string& share, Sockets& sockets) {
   auto socket = gate::listen_in(sockets.admission);
-  auto added = socket ? server_->add_listener(settings_.place.instance, share, std::move(*socket))
+  auto added = socket ? server_->add_listener(settings_.place.instance, share, std::move(*socket),
+                                              served_device())
                       : Result<void>(socket.error());
   sockets.answers = added.has_value();
   if (!added && refusals_.count("admission.sock of " + share, steady_clock::now())) {
@@ -184,11 +185,21 @@ void GatedEntrance::instance_is(State state, const std::string& why) {
   tell_desk();
 }
 
-void GatedEntrance::device_is(const policy::DeviceFacts& device) {
-  const auto& known = settings_.place.device;
-  if (device.uuid != known.uuid || device == known || !link_) return;
-  settings_.place.device = device;
-  tell_desk();
+void GatedEntrance::device_is(const policy::DeviceFacts& device, const std::string& visible) {
+  auto& known = settings_.place.device;
+  if (device.uuid != known.uuid) return;
+  if (device == known && visible == settings_.visible_devices) return;
+  const bool news = device != known;
+  known = device;
+  settings_.visible_devices = visible;
+  if (!link_) return;
+  server_->set_device(settings_.place.instance, served_device());
+  if (news) tell_desk();
+}
+
+admission::ServedDevice GatedEntrance::served_device() const {
+  const auto& id = settings_.place.instance;
+  return {settings_.place.device.uuid, id.substr(0, id.find('.')), settings_.visible_devices};
 }
 
 // ---- the daemon behind it ----

@@ -35,6 +35,7 @@ struct GatedEntranceSettings {
   std::vector<std::string> gate_environment;
   std::chrono::milliseconds wait{60000};  // for the daemon, once let in; 10 s at least
   std::shared_ptr<FdStore> store{};       // holds the shares' sockets too; none: it does not
+  std::string visible_devices{};          // as device_is() has it
 };
 
 class GatedEntrance final : public instance::Entrance,
@@ -54,8 +55,8 @@ class GatedEntrance final : public instance::Entrance,
   void set_opening(const gate::Opening& opening);
   // What the desk is to know of the instance. `why`: of a failed one.
   void instance_is(instance::State state, const std::string& why);
-  // The device as it is now.
-  void device_is(const policy::DeviceFacts& device);
+  // The device as it is now. `visible`: what its clients' CUDA_VISIBLE_DEVICES has to be.
+  void device_is(const policy::DeviceFacts& device, const std::string& visible);
   // A share made on demand, in its folder, which is made where it is not there. `fresh`: nobody has
   // listened there before, not even a gate of an earlier supervisor. A share that is gone stays
   // here too, so that who has its folder mounted is refused.
@@ -112,6 +113,7 @@ class GatedEntrance final : public instance::Entrance,
   void forget(std::uint64_t peer);
   void give_up_on(std::uint64_t peer, const std::string& why);
   void tell_desk();
+  [[nodiscard]] admission::ServedDevice served_device() const;
   [[nodiscard]] share::Door door() const;
   struct Sockets {  // of a share
     gate::SharePlace control;

@@ -79,12 +79,14 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
   policy::DeviceFacts facts;
   facts.uuid = wanted.device;
   if (device != devices.end()) facts = *device;
+  const auto visible = visible_devices(facts, inventory_.devices.size());
   GatedEntranceSettings settings{{wanted.id, wanted.domain, std::move(facts)},
                                  layout,
                                  gate_program_,
                                  {"LANG=C", "LC_ALL=C"},
                                  settings_.admission_wait,
-                                 store_};
+                                 store_,
+                                 visible};
   auto gate = std::make_shared<GatedEntrance>(
       io_.get_executor(), std::move(settings), desk_, admission_server_,
       [this](const std::string& kind, const std::string& instance, const std::string& message) {
@@ -151,7 +153,9 @@ void Supervisor::tell_gates() {
   for (const auto& weak : gates_) {
     const auto gate = weak.lock();
     if (!gate) continue;
-    for (const auto& device : devices) gate->device_is(device);
+    for (const auto& device : devices) {
+      gate->device_is(device, visible_devices(device, inventory_.devices.size()));
+    }
   }
 }
 

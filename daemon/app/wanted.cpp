@@ -94,6 +94,11 @@ std::vector<policy::DeviceFacts> device_facts(const device::Inventory& inventory
   return list;
 }
 
+std::string visible_devices(const policy::DeviceFacts& device, std::size_t known) {
+  const bool mig = device.mig_index || device.uuid.starts_with("MIG-");
+  return mig || known > 1 ? device.uuid : std::string();
+}
+
 std::vector<WantedInstance> wanted_instances(const device::Inventory& inventory,
                                              const policy::Generation& policies,
                                              const instance::Limits& otherwise,

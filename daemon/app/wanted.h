@@ -2,6 +2,7 @@
 // Pure.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,11 @@ struct WantedInstance {
 // What policies are checked against and apply to: devices that MPS can run on. `exclusive`: they
 // are meant to be in the exclusive compute mode, whatever they are in now.
 std::vector<policy::DeviceFacts> device_facts(const device::Inventory& inventory, bool exclusive);
+
+// What CUDA_VISIBLE_DEVICES of that device's clients has to be; empty: whatever it is. A client
+// sees one device, as number 0: with another number, meant for the node's numbering, it would see
+// none, and a MIG device goes by its UUID alone. `known`: all devices of the node.
+std::string visible_devices(const policy::DeviceFacts& device, std::size_t known);
 
 // `otherwise`: the limits of a shared instance whose device no policy names. A share may have more
 // than the policies grant: then that is what its instance must be able to give.

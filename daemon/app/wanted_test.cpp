@@ -49,6 +49,18 @@ TEST_CASE("without policies each device has a shared instance with the settings'
   CHECK(wanted[1].id == "gpu1.shared");
 }
 
+TEST_CASE("clients are to see their device by its UUID where a number could be another's") {
+  const auto of = [](const device::Device& device, std::size_t known) {
+    return visible_devices(device_facts({{device}, "", ""}, false).at(0), known);
+  };
+  CHECK(of(gpu(0), 1).empty());
+  CHECK(of(gpu(0), 2) == "GPU-0");
+  CHECK(of(mig(3, 16), 1) == "MIG-3");
+  policy::DeviceFacts gone;  // not in the inventory any more
+  gone.uuid = "MIG-4";
+  CHECK(visible_devices(gone, 1) == "MIG-4");
+}
+
 TEST_CASE("a shared instance gets the largest limits, and says whose they are") {
   const device::Inventory inventory{{gpu(0), gpu(1)}, "", ""};
   const auto policies = generation(

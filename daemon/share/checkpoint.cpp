@@ -62,6 +62,7 @@ Number number_from(const Json& json, const char* key) {
 void put_grant(Json& json, const Grant& grant) {
   json["percentage"] = grant.active_thread_percentage;
   if (grant.pinned_memory_mebibytes) json["memoryMiB"] = *grant.pinned_memory_mebibytes;
+  if (grant.below_normal) json["belowNormal"] = true;
 }
 
 Grant grant_from(const Json& json) {
@@ -69,6 +70,7 @@ Grant grant_from(const Json& json) {
   if (json.contains("memoryMiB")) {
     grant.pinned_memory_mebibytes = number_from<std::uint64_t>(json, "memoryMiB");
   }
+  grant.below_normal = json.value("belowNormal", false);
   return grant;
 }
 

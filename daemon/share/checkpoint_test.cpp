@@ -32,6 +32,7 @@ State sample() {
   state.admissions[4] = admission(4);
   state.slots[9] = slot(9, 4);
   state.slots[11] = slot(11, 0);
+  state.slots[11].grant.below_normal = true;
   return state;
 }
 

@@ -51,14 +51,19 @@ void Ledger::drop_if_idle(Instance& instance) {
   instances_.erase(std::string(instance.facts.id));
 }
 
-Ledger::SlotEntry* Ledger::slot_on(std::string_view share, const Process& process) {
+const Ledger::SlotEntry* Ledger::slot_on(std::string_view share, const Process& process) const {
   const auto found = slots_of_.find(process);
   if (found == slots_of_.end()) return nullptr;
   for (const auto id : found->second) {
-    auto& entry = slots_.at(id);
+    const auto& entry = slots_.at(id);
     if (entry.admission != nullptr && entry.admission->admission.share == share) return &entry;
   }
   return nullptr;
+}
+
+Ledger::SlotEntry* Ledger::slot_on(std::string_view share, const Process& process) {
+  const auto* entry = std::as_const(*this).slot_on(share, process);
+  return entry == nullptr ? nullptr : &slots_.at(entry->slot.id);
 }
 
 Ledger::AdmissionEntry& Ledger::admission_for(const Request& request, const Instance& instance) {
@@ -146,13 +151,14 @@ void Ledger::let_in(const Asking& asking, Instance& instance) {
   let_in_siblings(request, entry);
 }
 
-void Ledger::let_in_again(const Request& request, SlotEntry& entry) {
+std::optional<Refusal> Ledger::no_further(const Request& request, const SlotEntry& entry) const {
   const auto limit = settings_.bounds.connections_of_slot;
-  if (entry.connections >= limit) {
-    refuse(request.id,
-           too_many_connections(request.instance, request.process.pid, entry.connections, limit));
-    return;
-  }
+  if (entry.connections < limit) return std::nullopt;
+  return too_many_connections(request.instance, request.process.pid, entry.connections, limit);
+}
+
+void Ledger::let_in_again(const Request& request, SlotEntry& entry) {
+  if (auto full = no_further(request, entry)) return refuse(request.id, std::move(*full));
   ++entry.connections;
   effects_.decisions.push_back(
       {request.id, LetIn{entry.slot.grant, entry.slot.id, entry.slot.admission, true}});
@@ -195,15 +201,46 @@ void Ledger::give_way(const Request& request) {
   }
 }
 
-void Ledger::decide(const Asking& asking, Instance& instance, std::optional<Blocker> blocked) {
+// Of a process without a slot. Who stands in line comes before it.
+std::optional<Ledger::Blocker> Ledger::newcomer_blocker(const Asking& asking,
+                                                        const Instance& instance) const {
+  const auto& subject = asking.request.subject;
+  const auto account = instance.device->accounts.find(subject);
+  auto blocked = blocker(asking, instance,
+                         account == instance.device->accounts.end() ? nullptr : &account->second);
+  const auto line = instance.lines.find(subject);
+  if (blocked || line == instance.lines.end()) return blocked;
+  const auto first = waiting_blocker(*line->second.asking.front());
+  return Blocker{.kind = Blocker::Kind::behind, .code = first ? first->code : Code::timeout};
+}
+
+Prospect Ledger::judge(const Asking& asking, const Instance& instance) const {
+  using Kind = Prospect::Kind;
   const auto& request = asking.request;
-  if (!blocked) return let_in(asking, instance);
-  auto why = explain(*blocked, asking, instance);
-  if (blocked->final || !request.may_wait || request.deadline <= now_) {
-    return refuse(request.id, std::move(why));
+  std::optional<Blocker> blocked;
+  if (const auto* entry = slot_on(request.share, request.process)) {
+    const auto* closed = std::get_if<Closed>(&instance.facts.door);
+    if (closed == nullptr || !closed->running_may_go_on) blocked = door_blocker(instance);
+    const auto full = blocked ? std::nullopt : no_further(request, *entry);
+    if (full) return {Kind::refused, *full};
+  } else {
+    blocked = newcomer_blocker(asking, instance);
   }
-  if (auto full = no_place(request)) return refuse(request.id, std::move(*full));
-  stand_in_line(asking, instance, why);
+  if (!blocked) return {};
+  auto why = explain(*blocked, asking, instance);
+  if (blocked->final || !request.may_wait || request.deadline <= asking.since) {
+    return {Kind::refused, std::move(why)};
+  }
+  if (auto full = no_place(request)) return {Kind::refused, std::move(*full)};
+  return {Kind::waits, std::move(why)};
+}
+
+Prospect Ledger::foresee(const Request& request, TimePoint now) const {
+  const auto found = instances_.find(request.instance);
+  if (found == instances_.end()) {
+    return {Prospect::Kind::refused, not_ready(request.instance, "unknown")};
+  }
+  return judge(asking_from(request, now), found->second);
 }
 
 Effects Ledger::request(const Request& request, TimePoint now) {
@@ -216,22 +253,16 @@ Effects Ledger::request(const Request& request, TimePoint now) {
   }
   auto& instance = found->second;
   const auto asking = asking_from(request, now);
-  if (auto* entry = slot_on(request.share, request.process)) {
-    const auto* closed = std::get_if<Closed>(&instance.facts.door);
-    const auto shut =
-        closed != nullptr && closed->running_may_go_on ? std::nullopt : door_blocker(instance);
-    shut ? decide(asking, instance, shut) : let_in_again(request, *entry);
-    return finish();
+  auto outcome = judge(asking, instance);
+  if (outcome.kind == Prospect::Kind::refused) {
+    refuse(request.id, std::move(outcome.why));
+  } else if (outcome.kind == Prospect::Kind::waits) {
+    stand_in_line(asking, instance, outcome.why);
+  } else if (auto* entry = slot_on(request.share, request.process)) {
+    let_in_again(request, *entry);
+  } else {
+    let_in(asking, instance);
   }
-  const auto line = instance.lines.find(request.subject);
-  const auto account = instance.device->accounts.find(request.subject);
-  auto blocked = blocker(asking, instance,
-                         account == instance.device->accounts.end() ? nullptr : &account->second);
-  if (!blocked && line != instance.lines.end()) {
-    const auto first = waiting_blocker(*line->second.asking.front());
-    blocked = Blocker{.kind = Blocker::Kind::behind, .code = first ? first->code : Code::timeout};
-  }
-  decide(asking, instance, blocked);
   return finish();
 }
 

@@ -88,6 +88,13 @@ struct Effects {
   std::vector<Change> changes{};
 };
 
+// What a request comes to.
+struct Prospect {
+  enum class Kind { granted, waits, refused } kind = Kind::granted;
+  Refusal why{};  // not granted
+  bool operator==(const Prospect&) const = default;
+};
+
 struct Serving {};
 struct NotReady {
   std::string state;  // "starting"
@@ -189,6 +196,8 @@ class Ledger {
   Effects adopt(const std::string& instance, const Process& process, uid_t uid);
 
   Effects request(const Request& request, TimePoint now);
+  // What it would come to, were it made now; its id does not matter. Nothing changes by that.
+  [[nodiscard]] Prospect foresee(const Request& request, TimePoint now) const;
   // Who waits has left. Of one that has been let in tell connection_closed().
   Effects peer_gone(RequestId request, TimePoint now);
   void connection_found(SlotId slot);
@@ -219,6 +228,8 @@ class Ledger {
   // The slot of a process on an instance; none: a client that nothing explains.
   [[nodiscard]] std::optional<SlotId> slot_of(std::string_view instance,
                                               const Process& process) const;
+  // None: nobody has told of that instance.
+  [[nodiscard]] std::optional<Door> door_of(const std::string& instance) const;
   // How many slots a container has on a share.
   [[nodiscard]] std::size_t clients_of(std::string_view share, std::string_view container) const;
   // Their processes, `limit` at most.
@@ -358,6 +369,7 @@ class Ledger {
   Account& account_at(Device& device, const std::string& subject);
   static void drop_if_idle(Device& device, Account& account);
   void drop_if_idle(Instance& instance);
+  [[nodiscard]] const SlotEntry* slot_on(std::string_view share, const Process& process) const;
   SlotEntry* slot_on(std::string_view share, const Process& process);
   AdmissionEntry& admission_for(const Request& request, const Instance& instance);
   SlotEntry& insert_slot(Slot slot, Sums need, Instance& instance, AdmissionEntry* admission);
@@ -369,7 +381,11 @@ class Ledger {
   void let_back_in(Instance& instance);
   void give_way(const Request& request);
   void refuse(RequestId request, Refusal why);
-  void decide(const Asking& asking, Instance& instance, std::optional<Blocker> blocked);
+  [[nodiscard]] std::optional<Refusal> no_further(const Request& request,
+                                                  const SlotEntry& entry) const;
+  [[nodiscard]] std::optional<Blocker> newcomer_blocker(const Asking& asking,
+                                                        const Instance& instance) const;
+  [[nodiscard]] Prospect judge(const Asking& asking, const Instance& instance) const;
 
   // lines
   void stand_in_line(const Asking& asking, Instance& instance, const Refusal& why);

@@ -1,6 +1,9 @@
 // A ledger with short ways to ask it, and its answers as lines of text.
 #pragma once
 
+#include <doctest/doctest.h>
+
+#include <algorithm>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -45,7 +48,26 @@ struct Kit {
     return request;
   }
 
-  Lines ask(const Request& request) { return lines(ledger.request(request, now)); }
+  // And was it foreseen?
+  Lines ask(const Request& request) {
+    const auto foreseen = ledger.foresee(request, now);
+    const auto told = lines(ledger.request(request, now));
+    const auto own = std::find_if(told.begin(), told.end(), [&request](const std::string& line) {
+      return line.starts_with(std::to_string(request.id) + " ");
+    });
+    REQUIRE(own != told.end());
+    const auto came = own->substr(own->find(' ') + 1);
+    const bool granted = came.starts_with("in ") || came.starts_with("again ");
+    CHECK(granted == (foreseen.kind == Prospect::Kind::granted));
+    if (!granted) CHECK(came == to_line(foreseen));
+    return told;
+  }
+  static std::string to_line(const Prospect& prospect) {
+    if (prospect.kind == Prospect::Kind::granted) return "";
+    const bool waits = prospect.kind == Prospect::Kind::waits;
+    return (waits ? "waits " : "refused ") + std::string(to_string(prospect.why.code)) + ": " +
+           prospect.why.sentence;
+  }
   Lines ask(RequestId id, const std::string& subject = "team-a") { return ask(make(id, subject)); }
   Lines end(SlotId slot) { return lines(ledger.slot_ended(slot, now)); }
   Lines after(std::chrono::milliseconds time) {

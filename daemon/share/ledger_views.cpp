@@ -77,6 +77,12 @@ std::optional<SlotId> Ledger::slot_of(std::string_view instance, const Process& 
   return std::nullopt;
 }
 
+std::optional<Door> Ledger::door_of(const std::string& instance) const {
+  const auto found = instances_.find(instance);
+  if (found == instances_.end()) return std::nullopt;
+  return found->second.facts.door;
+}
+
 std::size_t Ledger::clients_of(std::string_view share, std::string_view container) const {
   const auto found = admission_of_.find(admission_key(share, container));
   return found == admission_of_.end() ? 0 : admissions_.at(found->second).slots;

@@ -26,6 +26,7 @@ struct Process {
 struct Grant {
   double active_thread_percentage = 100.0;  // one decimal; 100: no limit
   std::optional<std::uint64_t> pinned_memory_mebibytes{};
+  bool below_normal = false;  // its priority
   bool operator==(const Grant&) const = default;
 };
 

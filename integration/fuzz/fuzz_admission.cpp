@@ -86,7 +86,7 @@ class Clerk : public Desk {
   void standing(Peer, std::function<void(std::variant<Standing, share::Refusal>)> told) override {
     standings_.push_back(std::move(told));
   }
-  void terminate_own(Peer,
+  void terminate_own(Peer, Scope,
                      std::function<void(std::variant<Terminated, share::Refusal>)> told) override {
     terminations_.push_back(std::move(told));
   }

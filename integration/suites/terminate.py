@@ -2,6 +2,7 @@
 control daemon where there is one, and simulated servers, so that there are clients."""
 
 import json
+import os
 import select
 import subprocess
 
@@ -43,6 +44,20 @@ ASKING = (
     "s.recv(4096)\n"
     "s.send(sys.argv[1].encode())\n"
     "sys.stdout.write(s.recv(4096).decode())\n"
+)
+
+# A launcher: becomes the parent of the program behind its own arguments, and asks (the first) at the
+# socket (the second) once something is written to the third; the answer goes to the fourth.
+LAUNCHER = (
+    "import os,socket,subprocess,sys\n"
+    "child=subprocess.Popen(sys.argv[5:])\n"
+    "os.read(os.open(sys.argv[3],os.O_RDONLY),1)\n"
+    "s=socket.socket(socket.AF_UNIX,socket.SOCK_SEQPACKET)\n"
+    "s.connect(sys.argv[2])\n"
+    "s.recv(4096)\n"
+    "s.send(sys.argv[1].encode())\n"
+    "os.write(os.open(sys.argv[4],os.O_WRONLY),s.recv(4096))\n"
+    "child.wait()\n"
 )
 
 
@@ -170,6 +185,33 @@ class Terminate(GateSuite):
         self.assertEqual({event["data"]["namespace"] for event in told}, {"team-a"})
         self.assertEqual([client.end() for client in mine], [TERMINATED, TERMINATED])
         self.assertEqual(other.end(), 0)
+
+    def test_descendants_and_none_of_the_neighbours(self):
+        groups = self.cgroups()
+        known = {}
+        ours = groups.container("team-a", known)
+        supervisor = self.supervisor()
+        self.identities(supervisor, known)
+        supervisor.start()
+        neighbour = self.client(supervisor, groups.inside(ours))
+        go, told = (supervisor.root / name for name in ("go", "told"))
+        ends = []
+        for fifo in (go, told):
+            os.mkfifo(fifo)
+            ends.append(os.open(fifo, os.O_RDWR))
+            self.addCleanup(os.close, ends[-1])
+        launcher = (
+            *(harness.PYTHON, "-c", LAUNCHER, "terminate-own\nscope=descendants\n"),
+            str(supervisor.run / SHARED / "open/admission.sock"),
+            *(str(go), str(told)),
+        )
+        child = self.client(supervisor, (*groups.inside(ours), *launcher))
+        os.write(ends[0], b"x")
+        self.assertTrue(select.select([ends[1]], [], [], harness.DEADLINE)[0])
+        answer = os.read(ends[1], 4096).decode()
+        self.assertEqual(answer, f"terminated\nasked=1\npids={child.pid}\nfailed=0\n")
+        self.assertEqual(child.end(), TERMINATED)
+        self.assertEqual(neighbour.end(), 0)
 
 
 if __name__ == "__main__":
