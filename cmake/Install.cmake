@@ -2,6 +2,9 @@ include(GNUInstallDirs)
 install(TARGETS mps-supervisor mps-ctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(TARGETS mps-gate mps-cuinit
         RUNTIME DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/mps-supervisor)
+# What the supervisor puts into each share.
+install(PROGRAMS "${MPS_RUN_PROGRAM}" "${MPS_SHIM_LIBRARY}"
+        DESTINATION ${CMAKE_INSTALL_LIBEXECDIR}/mps-supervisor)
 install(FILES "${PROJECT_SOURCE_DIR}/packaging/mps-supervisor.service"
         DESTINATION lib/systemd/system)
 install(FILES "${PROJECT_SOURCE_DIR}/packaging/supervisor.yaml"

@@ -101,6 +101,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   [[nodiscard]] const std::map<share::Code, std::uint64_t>& refused() const { return refused_; }
 
  private:
+  static constexpr std::size_t k_being_looked_up = 16384;
   struct FoundOut {
     identity::Answer who;
     std::uint64_t start_ticks = 0;

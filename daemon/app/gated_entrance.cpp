@@ -66,7 +66,10 @@ void GatedEntrance::start() {
   }
   if (opening_) link_->set_up(opening_->greeting, opening_->messages);
   link_->start();
-  for (auto& [share, sockets] : shares_) open_admission_socket(share, sockets);
+  for (auto& [share, sockets] : shares_) {
+    open_admission_socket(share, sockets);
+    keep_programs(share, sockets);
+  }
 }
 
 // Made anew by each supervisor: while there is none, whoever asks finds nobody, and tries again.
@@ -101,6 +104,7 @@ Result<void> GatedEntrance::add_share(const std::string& id, bool fresh) {
   }
   auto& kept = shares_.emplace(id, std::move(sockets)).first->second;
   if (!link_) return {};
+  keep_programs(id, kept);
   open_admission_socket(id, kept);
   auto listening = keep_listening(id, kept);
   return listening ? Result<void>() : listening.error();
@@ -115,6 +119,7 @@ void GatedEntrance::drop_share(const std::string& id) {
   for (const auto& place : {share->second.control, share->second.admission}) {
     ::unlink(place.keep.c_str());
   }
+  if (settings_.programs) settings_.programs->forget(share->second.admission.directory);
   shares_.erase(share);
 }
 
@@ -215,6 +220,29 @@ void GatedEntrance::serve() {
   let_in_again();
 }
 
+// A share without them still serves.
+void GatedEntrance::keep_programs(const std::string& share, const Sockets& sockets) {
+  if (!settings_.programs) return;
+  const auto& folder = sockets.admission.directory;
+  const auto looked = settings_.programs->keep(folder);
+  for (const auto& path : looked.replaced) {
+    if (!refusals_.count(path + " of " + share, steady_clock::now())) continue;
+    say_("share_program_replaced", settings_.place.instance,
+         (folder / path).string() +
+             " was not this agent's, but an earlier version's or what somebody made of it; it was "
+             "replaced");
+  }
+  if (looked.trouble && refusals_.count("programs of " + share, steady_clock::now())) {
+    say_("share_program_failed", settings_.place.instance, looked.trouble->message);
+  }
+  if (looked.noexec && refusals_.count("noexec", steady_clock::now())) {
+    say_("share_noexec", settings_.place.instance,
+         folder.string() +
+             " is on a file system that is mounted noexec: nobody can start mps-run from a share; "
+             "mount it without noexec, or set runDir to one that is not");
+  }
+}
+
 // The socket that is there, or a new one where somebody took it away.
 Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& sockets) {
   if (!listed_) return false;  // a gate that is found has it already
@@ -228,6 +256,7 @@ Result<bool> GatedEntrance::keep_listening(const std::string& share, Sockets& so
       return made.error();
     }
   }
+  keep_programs(share, sockets);
   if (!sockets.answers || !gate::is_in_place(sockets.admission)) {
     close_admission_socket(share, sockets);
     open_admission_socket(share, sockets);

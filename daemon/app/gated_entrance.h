@@ -18,6 +18,7 @@
 #include "admission/server.h"
 #include "app/fd_store.h"
 #include "app/newcomers.h"
+#include "app/share_programs.h"
 #include "gate/link.h"
 #include "gate/opening.h"
 #include "gate/share_socket.h"
@@ -33,9 +34,10 @@ struct GatedEntranceSettings {
   instance::Layout layout;
   std::filesystem::path gate_program;
   std::vector<std::string> gate_environment;
-  std::chrono::milliseconds wait{60000};  // for the daemon, once let in; 10 s at least
-  std::shared_ptr<FdStore> store{};       // holds the shares' sockets too; none: it does not
-  std::string visible_devices{};          // as device_is() has it
+  std::chrono::milliseconds wait{60000};      // for the daemon, once let in; 10 s at least
+  std::shared_ptr<FdStore> store{};           // holds the shares' sockets too; none: it does not
+  std::shared_ptr<SharePrograms> programs{};  // that containers find in it; none: there are none
+  std::string visible_devices{};              // as device_is() has it
 };
 
 class GatedEntrance final : public instance::Entrance,
@@ -126,6 +128,7 @@ class GatedEntrance final : public instance::Entrance,
   Result<bool> keep_listening(const std::string& share, Sockets& sockets);
   Result<UniqueFd> socket_for(const std::string& share, const Sockets& sockets);
   void keep_in_store(const std::string& share);
+  void keep_programs(const std::string& share, const Sockets& sockets);
   void open_admission_socket(const std::string& share, Sockets& sockets);
   void close_admission_socket(const std::string& share, Sockets& sockets);
   void serve();

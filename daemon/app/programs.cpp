@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
 #include <system_error>
@@ -103,6 +104,22 @@ Error not_found(std::string_view program, const std::vector<std::string>& folder
           "nvidia-compute-utils), or name their folder in mpsPath"};
 }
 
+// `places` from where this program is.
+Result<fs::path> find_own(std::string_view name, std::initializer_list<std::string_view> places,
+                          int access) {
+  std::error_code error;
+  const auto self = fs::read_symlink("/proc/self/exe", error);
+  if (error) return Error{"cannot tell where this program is: " + error.message()};
+  std::string looked;
+  for (const auto place : places) {
+    const auto folder = (self.parent_path() / place / "").lexically_normal().parent_path();
+    const auto path = folder / name;
+    if (::access(path.c_str(), access) == 0) return path;
+    looked += (looked.empty() ? "" : " or ") + folder.string();
+  }
+  return Error{"no " + std::string(name) + " in " + looked};
+}
+
 }  // namespace
 
 Environment current_environment() {
@@ -142,16 +159,11 @@ Result<Programs> find_programs(const std::vector<fs::path>& mps_path,
 }
 
 Result<fs::path> find_own_program(std::string_view name) {
-  std::error_code error;
-  const auto self = fs::read_symlink("/proc/self/exe", error);
-  if (error) return Error{"cannot tell where this program is: " + error.message()};
-  const auto beside = self.parent_path() / name;
-  const auto below = self.parent_path().parent_path() / "libexec/mps-supervisor" / name;
-  for (const auto& path : {beside, below}) {
-    if (::access(path.c_str(), X_OK) == 0) return path;
-  }
-  return Error{"no " + std::string(name) + " in " + beside.parent_path().string() + " or " +
-               below.parent_path().string()};
+  return find_own(name, {".", "../libexec/mps-supervisor"}, X_OK);
+}
+
+Result<fs::path> find_own_library(std::string_view name) {
+  return find_own(name, {".", "../libexec/mps-supervisor", "../lib"}, R_OK);
 }
 
 Environment daemon_environment(const Environment& inherited, const DaemonPlace& place) {

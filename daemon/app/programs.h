@@ -35,6 +35,9 @@ Result<Programs> find_programs(const std::vector<std::filesystem::path>& mps_pat
 // looked.
 Result<std::filesystem::path> find_own_program(std::string_view name);
 
+// One of our libraries: the same places, and ../lib, where a build tree has it.
+Result<std::filesystem::path> find_own_library(std::string_view name);
+
 struct DaemonPlace {
   Programs programs;
   std::vector<std::filesystem::path> library_path;  // before what LD_LIBRARY_PATH has already

@@ -81,6 +81,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<FleetMember> make_instance(const WantedInstance& wanted);
   // Who is let in, where there are gates.
   Result<void> open_desk();
+  std::shared_ptr<SharePrograms> find_share_programs();
   std::shared_ptr<GatedEntrance> make_gate(const WantedInstance& wanted,
                                            const instance::Layout& layout);
   std::shared_ptr<Auditor> make_auditor();
@@ -138,6 +139,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<admission::AdmissionServer> admission_server_;
   std::shared_ptr<ShareKeeper> share_keeper_;  // likewise
   std::shared_ptr<Auditor> auditor_;
+  std::shared_ptr<SharePrograms> share_programs_;
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;
   std::vector<std::weak_ptr<GatedEntrance>> gates_;

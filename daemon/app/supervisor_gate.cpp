@@ -67,7 +67,29 @@ Result<void> Supervisor::open_desk() {
       [this](const std::string& kind, const std::string& instance, const std::string& message) {
         say_of(kind, instance, message);
       });
+  share_programs_ = find_share_programs();
   return admission_server_->start();
+}
+
+// Shares are of use without them, too.
+std::shared_ptr<SharePrograms> Supervisor::find_share_programs() {
+  std::vector<SharePrograms::Program> programs;
+  std::vector<Error> missing;
+  if (auto launcher = find_own_program("mps-run")) {
+    programs.push_back({"bin", "mps-run", std::move(*launcher)});
+  } else {
+    missing.push_back(launcher.error());
+  }
+  if (auto shim = find_own_library("libmps-shim.so")) {
+    programs.push_back({"lib", "libmps-shim.so", std::move(*shim)});
+  } else {
+    missing.push_back(shim.error());
+  }
+  auto found = std::make_shared<SharePrograms>(std::move(programs), missing);
+  std::string what;
+  for (const auto& error : missing) what += (what.empty() ? "" : "; ") + error.message;
+  if (!missing.empty()) say("share_program_missing", what + "; shares go without");
+  return found;
 }
 
 std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wanted,
@@ -86,6 +108,7 @@ std::shared_ptr<GatedEntrance> Supervisor::make_gate(const WantedInstance& wante
                                  {"LANG=C", "LC_ALL=C"},
                                  settings_.admission_wait,
                                  store_,
+                                 share_programs_,
                                  visible};
   auto gate = std::make_shared<GatedEntrance>(
       io_.get_executor(), std::move(settings), desk_, admission_server_,

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 
@@ -157,6 +158,99 @@ class Shares(GateSuite):
             self.assertEqual(status, 1)
             self.assertIn(message, err)
         self.assertEqual(supervisor.ctl("shares", "delete", "s1")[0], 1)
+
+
+class Programs(GateSuite):
+    """What a container finds in its share to start: here stand-ins, beside a copy of ours."""
+
+    def with_stand_ins(self):
+        supervisor = self.supervisor(probe={"interval": "200ms"})
+        self.ours = supervisor.root / "ours"
+        (self.ours / "bin").mkdir(parents=True)
+        (self.ours / "lib").mkdir()
+        for name in ("mps-supervisor", "mps-gate", "mps-cuinit"):
+            shutil.copy(harness.OPTIONS.build / "bin" / name, self.ours / "bin" / name)
+        supervisor.program = self.ours / "bin/mps-supervisor"
+        self.put("bin/mps-run", "#!/bin/sh\necho first\n")
+        self.put("lib/libmps-shim.so", "a library")
+        return supervisor
+
+    def put(self, name, text):
+        fresh = self.ours / (name + ".new")
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.rename(self.ours / name)
+
+    def says(self, folder):
+        """What the launcher in that share prints."""
+        done = subprocess.run([folder / "bin/mps-run"], capture_output=True, text=True, timeout=60)
+        return done.stdout.strip()
+
+    def test_in_each_share(self):
+        supervisor = self.with_stand_ins().start()
+        supervisor.ctl("shares", "create", "--device", "0")
+        shares = [supervisor.run / SHARED / path for path in ("open", "shares/s1")]
+        for share in shares:
+            self.assertEqual(self.says(share), "first")
+            self.assertEqual((share / "lib/libmps-shim.so").read_text(), "a library")
+        one, other = ((share / "bin/mps-run").stat() for share in shares)
+        self.assertNotEqual(one.st_ino, other.st_ino)
+        self.assertEqual((one.st_nlink, other.st_nlink), (1, 1))
+        self.assertEqual(supervisor.events.of("share_program_missing"), [])
+        # Somebody with a writable mount.
+        (shares[1] / "bin/mps-run").write_text("#!/bin/sh\necho mine\n")
+        event = supervisor.events.wait("share_program_replaced", instance=SHARED)
+        self.assertEqual(
+            event["message"],
+            f"{shares[1]}/bin/mps-run was not this agent's, but an earlier version's or what "
+            "somebody made of it; it was replaced",
+        )
+        self.assertEqual([self.says(share) for share in shares], ["first", "first"])
+
+    def test_over_an_upgrade(self):
+        supervisor = self.with_stand_ins().start()
+        share = supervisor.run / SHARED / "open"
+        supervisor.kill9()
+        self.put("bin/mps-run", "#!/bin/sh\necho second\n")
+        mark = supervisor.events.last_id()
+        supervisor.start()
+        event = supervisor.events.wait("share_program_replaced", mark)
+        self.assertIn(f"{share}/bin/mps-run", event["message"])
+        self.assertEqual(self.says(share), "second")
+
+    def test_where_there_are_none(self):
+        supervisor = self.with_stand_ins()
+        (self.ours / "bin/mps-run").unlink()
+        supervisor.start()
+        event = supervisor.events.wait("share_program_missing")
+        self.assertEqual(
+            event["message"],
+            f"no mps-run in {self.ours}/bin or {self.ours}/libexec/mps-supervisor; shares go "
+            "without",
+        )
+        share = supervisor.run / SHARED / "open"
+        self.assertFalse((share / "bin").exists())
+        self.assertTrue((share / "lib/libmps-shim.so").exists())
+
+    def test_on_a_file_system_that_is_noexec(self):
+        supervisor = self.with_stand_ins()
+        mount = 'mount -t tmpfs -o noexec,mode=0755 tmpfs "$0" || exit 9; exec "$@"'
+        supervisor.run.mkdir()
+        supervisor.start(
+            wait_ready=False, prefix=("unshare", "--mount", "sh", "-c", mount, str(supervisor.run))
+        )
+        journal = supervisor.state / "journal.jsonl"
+        found = wait_until(
+            lambda: journal.exists()
+            and [line for line in journal.read_text().splitlines() if "share_noexec" in line],
+            "it is said",
+        )
+        self.assertEqual(
+            json.loads(found[0])["message"],
+            f"{supervisor.run}/{SHARED}/open is on a file system that is mounted noexec: nobody "
+            "can start mps-run from a share; mount it without noexec, or set runDir to one that "
+            "is not",
+        )
 
 
 if __name__ == "__main__":

@@ -269,6 +269,7 @@ class Supervisor:
             "limits": {"activeThreadPercentage": 50, "pinnedDeviceMemory": "10Gi"},
         }
         self.settings.update(settings or {})
+        self.program = OPTIONS.build / "bin/mps-supervisor"
         self.environment = {}  # on top of ours
         self.process = None
         self.output = open(self.root / "supervisor.log", "ab")
@@ -286,7 +287,7 @@ class Supervisor:
             env.pop("MPS_SIM_VERSION")
         after = self.events.last_id() if self.events else 0
         self.process = subprocess.Popen(
-            [*prefix, str(OPTIONS.build / "bin/mps-supervisor"), "--config", str(config), *flags],
+            [*prefix, str(self.program), "--config", str(config), *flags],
             stdout=self.output,
             stderr=self.output,
             stdin=subprocess.DEVNULL,

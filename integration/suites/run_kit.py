@@ -18,12 +18,7 @@ class RunSuite(GateSuite):
     def folder(self, supervisor, name="gpu0.shared"):
         """The open share's, with its programs in it."""
         folder = supervisor.run / name / "open"
-        if not (folder / "bin/mps-run").exists():  # INTERIM
-            import shutil
-            (folder / "bin").mkdir(exist_ok=True); (folder / "lib").mkdir(exist_ok=True)
-            shutil.copy(OPTIONS.build / "bin/mps-run", folder / "bin")
-            shutil.copy(OPTIONS.build / "lib/libmps-shim.so", folder / "lib")
-        wait_until(lambda: (folder / "bin/mps-run").exists(), "mps-run is in the share")
+        wait_until(lambda: (folder / "lib/libmps-shim.so").exists(), "the share is complete")
         return folder
 
     def environment(self, supervisor, **more):
