@@ -37,6 +37,12 @@ if(MPS_SANITIZE)
   # Lines are enough for what they say.
   string(REPLACE "-g" "-g1" CMAKE_CXX_FLAGS_DEBUG "${CMAKE_CXX_FLAGS_DEBUG}")
   add_compile_options(-fsanitize=${MPS_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  if(MPS_SANITIZE MATCHES "undefined")
+    # A quarter of the build's time for what the address sanitizer and the processor say as well: a
+    # null pointer's use ends the program, our processors take any alignment, and sizes are only
+    # known where something is optimised.
+    add_compile_options(-fno-sanitize=null,alignment,object-size)
+  endif()
   add_link_options(-fsanitize=${MPS_SANITIZE})
   if(MPS_SANITIZE MATCHES "thread")
     # gcc warns about Asio's fences, which it does not instrument; we run one thread per reactor.
