@@ -282,11 +282,16 @@ void stop_ignoring() {
 
 int stay_as_guard(const Place& place, long long grace_ms) {
   const Mask before = set_mask(k_all);
+  // Ignored, it would be the kernel that reaps, and nobody would learn how the command ended.
+  struct sigaction on_child {};
+  ::sigaction(SIGCHLD, nullptr, &on_child);
+  ::signal(SIGCHLD, SIG_DFL);
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   const pid_t self = ::getpid();
   const pid_t command = ::fork();
   if (command < 0) {
     const int error = errno;
+    ::sigaction(SIGCHLD, &on_child, nullptr);
     set_mask(before);
     return error;
   }
@@ -294,6 +299,7 @@ int stay_as_guard(const Place& place, long long grace_ms) {
     ::prctl(PR_SET_CHILD_SUBREAPER, 0);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != self) ::_exit(125);
+    ::sigaction(SIGCHLD, &on_child, nullptr);
     set_mask(before);
     return 0;
   }

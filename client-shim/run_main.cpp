@@ -21,6 +21,8 @@ using namespace mps::client;
 constexpr int k_not_started = 125;
 constexpr int k_not_executable = 126;
 constexpr int k_not_found = 127;
+constexpr long long k_device_pause_ms = 200;
+constexpr size_t k_most_words = 4096;  // of a script's command line
 
 // In one write, so that it stays one line among those of others.
 void say_list(const char* pattern, va_list values) {
@@ -65,6 +67,20 @@ const char* own_file(Text<4096>& path) {
   return reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
 }
 
+// The agent tells which share is of which device; while it is away it is waited for.
+bool find_share_of(const Place& own, const Options& options, Place& place) {
+  const long long until = now_ms() + options.wait_ms;
+  Text<512> why;
+  for (;;) {
+    if (find_device(own, options.device, now_ms() + k_answer_ms, place, why)) return true;
+    const long long left = until - now_ms();
+    if (left <= 0) break;
+    sleep_ms(left < k_device_pause_ms ? left : k_device_pause_ms);
+  }
+  say("%s", why.data);
+  return false;
+}
+
 bool find(const Options& options, Place& place) {
   Text<4096> path;
   Place own;
@@ -76,13 +92,7 @@ bool find(const Options& options, Place& place) {
     return false;
   }
   place = own;
-  if (options.device == nullptr) return true;
-  const long long until =
-      now_ms() + (options.wait_ms > k_answer_ms ? options.wait_ms : k_answer_ms);
-  Text<512> why;
-  if (find_device(own, options.device, until, place, why)) return true;
-  say("%s", why.data);
-  return false;
+  return options.device == nullptr || find_share_of(own, options, place);
 }
 
 // 0: the environment is as it is to be.
@@ -108,9 +118,43 @@ int prepare(const Options& options, const Place& place) {
   return error == 0 ? 0 : fail("cannot set the environment: %s", reason(error));
 }
 
+// A script without a first line that says of what is one for the shell, to `env` as well.
+void become_script(const char* file, char* const* command) {
+  char* words[k_most_words + 3];
+  static char shell[] = "sh";
+  size_t count = 0;
+  while (command[count] != nullptr) ++count;
+  if (count > k_most_words) return;
+  words[0] = shell;
+  words[1] = const_cast<char*>(file);
+  for (size_t i = 1; i <= count; ++i) words[i + 1] = command[i];
+  ::execv("/bin/sh", words);
+}
+
+// Where execvp() has found it: the first that may be executed.
+bool find_in_path(const char* name, Text<4096>& file) {
+  if (strchr(name, '/') != nullptr) return file.print("%s", name);
+  const char* folders = variable("PATH");
+  while (folders != nullptr && *folders != '\0') {
+    const size_t length = strcspn(folders, ":");
+    if (file.print("%.*s%s%s", static_cast<int>(length), folders, length == 0 ? "" : "/", name) &&
+        ::access(file.data, X_OK) == 0) {
+      return true;
+    }
+    folders += length;
+    if (*folders == ':') ++folders;
+  }
+  return false;
+}
+
 int become(char* const* command) {
   ::execvp(command[0], command);
-  const int error = errno;
+  int error = errno;
+  Text<4096> file;
+  if (error == ENOEXEC && find_in_path(command[0], file)) {
+    become_script(file.data, command);
+    error = ENOEXEC;
+  }
   say("%s: %s", command[0], reason(error));
   return error == ENOENT ? k_not_found : k_not_executable;
 }

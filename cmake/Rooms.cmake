@@ -6,7 +6,7 @@ add_custom_target(threads_tests)
 # mps_room(NAME [THREADS] [SOURCES …] [LINKS …] [TESTS …] [TEST_LINKS …])
 #
 # One folder of daemon/ is one static library, mps_<NAME>, and one test program, <NAME>_test, with
-# the label 'fast'. THREADS: more than one thread is at work in it or in its tests, so it has the
+# the label 'fast'. THREADS: more than one thread is at work in it, so it has the
 # label 'threads' too, and is what ThreadSanitizer looks at. Test files are named one by one: a test
 # that no build runs is the cheapest failure there is.
 function(mps_room name)

@@ -130,6 +130,10 @@ def ignore_hangup():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
+def ignore_children():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
 def block_user_signal():
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 
@@ -263,6 +267,7 @@ CASES = {
         None,
     ),
     "an alarm that was set before": ("hear()", lambda c: c.sees(), alarm_soon),
+    "its children are ignored": (REPORT, lambda c: c.hears().hears().sees(), ignore_children),
     "what it inherits": (REPORT, lambda c: c.hears().hears().sees(), block_user_signal),
 }
 

@@ -8,9 +8,9 @@ import signal
 import subprocess
 
 import harness
-from gate_kit import REFUSED, SHARED, WITHOUT_MPS, for_everybody
+from gate_kit import REFUSED, SHARED, WITHOUT_MPS, GatedSupervisor, for_everybody
 from harness import OPTIONS, wait_until
-from run_kit import MEMORY, PERCENTAGE, PIPE, PRIORITY, RunSuite
+from run_kit import DEVICES, MEMORY, PERCENTAGE, PIPE, PRIORITY, RunSuite
 
 QUARTER = {"percentage": 25, "memory": "10Gi"}
 
@@ -72,11 +72,13 @@ class Status(RunSuite):
         supervisor = self.supervisor().start()
         script = self.root_file(supervisor, "script", "#!/bin/sh\nexit 9\n", 0o755)
         plain = self.root_file(supervisor, "plain", "no program\n", 0o644)
+        bare = self.root_file(supervisor, "bare", 'exit "$1"\n', 0o755)
         for words, status, error in (
             (["true"], 0, ""),
             (["sh", "-c", "exit 7"], 7, ""),
             (["sh", "-c", "kill -TERM $$"], -signal.SIGTERM, ""),
             ([script], 9, ""),
+            ([bare, "4"], 4, ""),
             ([plain], 126, f"mps-run: {plain}: Permission denied\n"),
             (["/nowhere/x"], 127, "mps-run: /nowhere/x: No such file or directory\n"),
             (["no-such-program"], 127, "mps-run: no-such-program: No such file or directory\n"),
@@ -214,6 +216,66 @@ class Away(RunSuite):
         self.assertIsNone(started.poll())
         first.stdin.close()
         self.assertEqual(self.finish(started)[:2], (0, "started\n"))
+
+
+class Devices(RunSuite):
+    UUID = "GPU-00000000-0000-0000-0000-{:012d}"
+
+    def two(self):
+        made = GatedSupervisor(devices=2)
+        self.made.append(made)
+        for name, text in for_everybody(**QUARTER).items():
+            made.policies.put(name, text)
+        return made.start()
+
+    def test_the_share_of_another_device(self):
+        supervisor = self.two()
+        for wanted in ("1", "gpu1", "gpu1.shared", self.UUID.format(1), self.UUID.format(1).lower()):
+            with self.subTest(wanted):
+                status, out, err = self.mps_run(supervisor, "--device", wanted, "--", "env")
+                self.assertEqual((status, err), (0, ""))
+                got = self.variables(out)
+                self.assertEqual(got[PIPE], str(supervisor.open_pipe("gpu1.shared")))
+                self.assertEqual(got[DEVICES], self.UUID.format(1))
+        out = self.mps_run(supervisor, "--device=0", "--", "env")[1]
+        self.assertEqual(self.variables(out)[PIPE], str(supervisor.open_pipe()))
+
+    def test_one_that_is_not_there_or_not_this(self):
+        supervisor = self.two()
+        folder = self.folder(supervisor)
+        for wanted in ("2", "gpu", "GPU-000", "open"):
+            with self.subTest(wanted):
+                self.assertEqual(
+                    self.mps_run(supervisor, "--device", wanted, "true"),
+                    (125, "", f'mps-run: no share of device "{wanted}" answers beside {folder}\n'),
+                )
+        same = "GPU-00000000"  # both begin with it; a program's own share comes first
+        out = self.mps_run(supervisor, "--device", same, "env")[1]
+        self.assertEqual(self.variables(out)[DEVICES], self.UUID.format(0))
+        other = {DEVICES: self.UUID.format(1)}
+        self.assertEqual(
+            self.mps_run(supervisor, "true", env=other),
+            (
+                125,
+                "",
+                "mps-run: CUDA_VISIBLE_DEVICES names another device than the share's "
+                f"{self.UUID.format(0)}: unset it, or use a share of that device\n",
+            ),
+        )
+        out = self.mps_run(supervisor, "env", env={DEVICES: "1"})[1]
+        self.assertEqual(self.variables(out)[DEVICES], self.UUID.format(0))
+
+    def test_waits_for_the_agent_to_tell(self):
+        supervisor = self.two()
+        self.folder(supervisor)
+        supervisor.kill9()
+        words = ["--device", "1", "--wait", "60s", "--", "env"]
+        started = self.launch(supervisor, *words)
+        wait_until(lambda: started.poll() is None, "it runs")
+        supervisor.start()
+        status, out, _ = self.finish(started)
+        self.assertEqual(status, 0)
+        self.assertEqual(self.variables(out)[DEVICES], self.UUID.format(1))
 
 
 class Images(RunSuite):
