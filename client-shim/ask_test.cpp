@@ -175,12 +175,12 @@ TEST_CASE("what does not speak this protocol is not asked again") {
       {{k_hello, "granted\n"}, "mps-supervisor's answer is not understood"},
       {{k_hello, "maybe\n"}, "mps-supervisor's answer is not understood"},
       {{k_hello, "error\ncode=bad_message\nsentence=that is no request\n"}, "that is no request"}};
-  for (const auto& [words, sentence] : cases) {
-    CAPTURE(sentence);
-    FakeAgent agent({words});
+  for (const auto& one : cases) {
+    CAPTURE(one.second);
+    FakeAgent agent({one.first});
     const auto answer = ask(agent.path.c_str(), k_long_ms, nullptr);
     CHECK(answer.verdict == Verdict::broken);
-    CHECK(described(answer) == sentence);
+    CHECK(described(answer) == one.second);
   }
 }
 

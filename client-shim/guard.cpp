@@ -208,6 +208,7 @@ class Guard {
       queued.si_code = SI_QUEUE;
       queued.si_pid = static_cast<pid_t>(info.ssi_pid);
       queued.si_uid = info.ssi_uid;
+      // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel's word for the sender's
       queued.si_value.sival_ptr = reinterpret_cast<void*>(info.ssi_ptr);
       if (::syscall(SYS_rt_sigqueueinfo, command_, signal, &queued) == 0) return;
     }

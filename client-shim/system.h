@@ -55,6 +55,7 @@ inline timespec monotonic_time() {
 inline void* memory(size_t size) {
   const long place = ::syscall(SYS_mmap, nullptr, size, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): it is the kernel's word for one
   return place == -1 ? nullptr : reinterpret_cast<void*>(place);
 }
 
