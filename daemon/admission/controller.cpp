@@ -69,6 +69,7 @@ void Controller::close() {
   cgroup_alarm_.cancel();
   share_alarm_.cancel();
   shares_changed_ = nullptr;
+  share_closes_ = nullptr;
   looking_up_.close();
   looking_at_cgroups_.close();
   asking_.clear();

@@ -85,6 +85,10 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   // Newcomers are refused from now on, and it ends with its last client: now, where it has none.
   // Of one that is not there, or closing already, nothing changes.
   void close_share(std::uint64_t number);
+  // Called before anybody hears that a share takes no newcomers any more; not to call back.
+  void on_share_closing(std::function<void(const share::Share&)> listener) {
+    share_closes_ = std::move(listener);
+  }
   void on_share_change(std::function<void()> listener) { shares_changed_ = std::move(listener); }
 
   // A process that a gate has inside since an earlier supervisor: its slot, or an adopted one.
@@ -179,6 +183,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   boost::asio::steady_timer cgroup_alarm_;
   boost::asio::steady_timer share_alarm_;
   std::function<void()> shares_changed_;
+  std::function<void(const share::Share&)> share_closes_;
   bool share_change_is_told_ = false;
   bool cgroup_alarm_set_ = false;
   std::optional<share::TimePoint> alarm_at_{};

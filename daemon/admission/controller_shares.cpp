@@ -60,6 +60,7 @@ void Controller::close_share(std::uint64_t number) {
   if (found == shares().end() || found->second.closing) return;
   auto closing = found->second;
   closing.closing = true;
+  if (share_closes_) share_closes_(closing);
   apply({.changes = {share::ShareMade{closing}}});
   std::vector<share::Revision> revisions;
   for (const auto& [id, asking] : asking_) {
@@ -91,6 +92,7 @@ void Controller::end_closed_shares() {
 void Controller::expire_shares() {
   for (const auto number : expired(shares(), now())) {
     const auto& share = shares().at(number);
+    if (share_closes_) share_closes_(share);
     sources_.say("share_expired", share.instance, "share " + share.id + ": its time is over");
     close_share(number);
   }

@@ -119,7 +119,9 @@ json to_json(const ShareView& view) {
           {"createdAt", view.is_open_share ? json(nullptr) : time_of(share.made_at)},
           {"expiresAt", time_of(share.expires_at)},
           {"directory", view.directory},
-          {"pipeDirectory", view.directory + "/pipe"}};
+          {"pipeDirectory", view.directory + "/pipe"},
+          {"cdiDevice", view.cdi_device.empty() ? json(nullptr) : json(view.cdi_device)},
+          {"noCdiDevice", view.cdi_device.empty() ? json(view.no_cdi_because) : json(nullptr)}};
 }
 
 }  // namespace mps::api

@@ -25,7 +25,9 @@ struct ShareView {
   std::string device;  // UUID
   std::string directory;
   std::size_t clients = 0;
-  bool is_open_share = false;  // everybody's: limits as the policies say
+  bool is_open_share = false;    // everybody's: limits as the policies say
+  std::string cdi_device{};      // "mps-supervisor.dev/share=s12"; empty: it is none
+  std::string no_cdi_because{};  // then
 };
 
 // The body of a request. An Error names the field.

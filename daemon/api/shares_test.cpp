@@ -65,12 +65,18 @@ TEST_CASE("a share is shown") {
   view.device = "GPU-0";
   view.directory = "/run/mps/gpu0.shared/shares/s7";
   view.clients = 2;
+  view.cdi_device = "mps-supervisor.dev/share=s7";
   CHECK(to_json(view) == nlohmann::json::parse(R"({
     "id": "s7", "instance": "gpu0.shared", "device": "GPU-0", "namespace": "team-a",
     "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 12288},
     "state": "closing", "clients": 2, "createdAt": "1970-01-01T00:00:00.000Z",
     "expiresAt": "1970-01-01T01:00:00.000Z", "directory": "/run/mps/gpu0.shared/shares/s7",
-    "pipeDirectory": "/run/mps/gpu0.shared/shares/s7/pipe"})"));
+    "pipeDirectory": "/run/mps/gpu0.shared/shares/s7/pipe",
+    "cdiDevice": "mps-supervisor.dev/share=s7", "noCdiDevice": null})"));
+  view.cdi_device.clear();
+  view.no_cdi_because = "CDI is off (cdiDir)";
+  CHECK(to_json(view)["cdiDevice"].is_null());
+  CHECK(to_json(view)["noCdiDevice"] == "CDI is off (cdiDir)");
   view.share = {0, "open", "gpu0.shared"};
   view.is_open_share = true;
   const auto open = to_json(view);

@@ -219,6 +219,12 @@ std::vector<instance::Snapshot> Fleet::snapshots() const {
   return shown;
 }
 
+std::map<std::string, std::string> Fleet::devices() const {
+  std::map<std::string, std::string> devices;
+  for (const auto& [id, member] : actors_) devices[id] = member.device;
+  return devices;
+}
+
 std::string Fleet::not_serving() const {
   std::string text;
   const auto add = [&text](const std::string& sentence) {

@@ -44,6 +44,8 @@ class Fleet {
   [[nodiscard]] std::vector<instance::Snapshot> snapshots() const;
   // Of those that are wanted: "gpu0.shared is starting; …"; empty: all there are serve.
   [[nodiscard]] std::string not_serving() const;
+  // Of those that are wanted, by id.
+  [[nodiscard]] std::map<std::string, std::string> devices() const;
   [[nodiscard]] std::size_t size() const { return actors_.size(); }
   [[nodiscard]] bool any_daemon_runs() const;
 

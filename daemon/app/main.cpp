@@ -35,6 +35,8 @@ struct Flags {
   std::string run_dir;
   std::string state_dir;
   std::string policy_dir;
+  std::string cdi_dir;
+  bool cdi_given = false;
   std::string metrics_listen;
   bool metrics_given = false;
   bool check = false;
@@ -51,6 +53,9 @@ std::optional<int> parse_flags(int argc, char** argv, Flags& flags) {
                  "Journal and state (default /var/lib/mps-supervisor)");
   app.add_option("--policy-dir", flags.policy_dir,
                  "Policies (default /etc/mps-supervisor/policies)");
+  auto* cdi =
+      app.add_option("--cdi-dir", flags.cdi_dir,
+                     "Where shares are written as CDI devices, or \"\" (default /var/run/cdi)");
   auto* metrics = app.add_option("--metrics-listen", flags.metrics_listen,
                                  "Address for metrics and health, or off (default 127.0.0.1:9464)");
   app.add_flag("--check-config", flags.check, "Check the settings, print what is wrong, and end");
@@ -63,6 +68,7 @@ std::optional<int> parse_flags(int argc, char** argv, Flags& flags) {
     return app.exit(error) == 0 ? 0 : k_usage;
   }
   flags.metrics_given = metrics->count() > 0;
+  flags.cdi_given = cdi->count() > 0;
   return std::nullopt;
 }
 
@@ -86,6 +92,7 @@ void apply_flags(const Flags& flags, app::Settings& settings) {
   if (!flags.run_dir.empty()) settings.run_dir = flags.run_dir;
   if (!flags.state_dir.empty()) settings.state_dir = flags.state_dir;
   if (!flags.policy_dir.empty()) settings.policy_dir = flags.policy_dir;
+  if (flags.cdi_given) settings.cdi_dir = flags.cdi_dir;
   if (flags.metrics_given) {
     settings.metrics_listen = flags.metrics_listen == "off" ? "" : flags.metrics_listen;
   }

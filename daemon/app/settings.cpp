@@ -110,6 +110,7 @@ void read_settings(Reader& reader, const Field& root, Settings& out) {
        {"devices", [&](const Field& f) { read_devices(reader, f, out.devices); }},
        {"nvmlLibrary", [&](const Field& f) { read_library(reader, f, out.nvml_library); }},
        {"policyDir", [&](const Field& f) { read_path(reader, f, out.policy_dir); }},
+       {"cdiDir", [&](const Field& f) { read_optional_path(reader, f, out.cdi_dir); }},
        {"mpsPath", [&](const Field& f) { read_folders(reader, f, out.mps_path); }},
        {"libraryPath", [&](const Field& f) { read_folders(reader, f, out.library_path); }},
        {"computeMode",

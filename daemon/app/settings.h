@@ -21,6 +21,7 @@ struct Settings {
   std::filesystem::path run_dir = "/run/mps";
   std::filesystem::path state_dir = "/var/lib/mps-supervisor";
   std::filesystem::path policy_dir = "/etc/mps-supervisor/policies";
+  std::filesystem::path cdi_dir = "/var/run/cdi";  // empty: no share is a CDI device
   std::string operators_group = "mps-operators";
   std::optional<std::vector<device::Device>> devices;  // none: auto, that is NVML
   std::string nvml_library = "libnvidia-ml.so.1";

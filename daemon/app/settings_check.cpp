@@ -59,6 +59,7 @@ std::vector<std::string> check_settings(const Settings& settings) {
   check_run_dir_length(settings.run_dir, problems);
   check_folder("stateDir", settings.state_dir, problems);
   check_folder("policyDir", settings.policy_dir, problems);
+  if (!settings.cdi_dir.empty()) check_folder("cdiDir", settings.cdi_dir, problems);
   if (settings.run_dir.lexically_normal() == settings.state_dir.lexically_normal()) {
     problems.push_back(
         complaint("stateDir", "must not be the same as runDir", settings.state_dir.native()));

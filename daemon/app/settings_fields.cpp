@@ -161,6 +161,14 @@ void read_path(Reader& reader, const Field& field, std::filesystem::path& out) {
   out = path.has_filename() ? path : path.parent_path();
 }
 
+void read_optional_path(Reader& reader, const Field& field, std::filesystem::path& out) {
+  if (field.node->is_scalar() && field.node->text.empty()) {
+    out.clear();
+    return;
+  }
+  read_path(reader, field, out);
+}
+
 void read_group(Reader& reader, const Field& field, std::string& out) {
   constexpr std::string_view what = "must be the name of a group, or its number";
   const auto word = reader.text(field, what);

@@ -21,6 +21,8 @@ std::string path_problem(std::string_view path);
 std::string listen_address_problem(std::string_view address);
 
 void read_path(Reader& reader, const Field& field, std::filesystem::path& out);
+// "" too.
+void read_optional_path(Reader& reader, const Field& field, std::filesystem::path& out);
 void read_group(Reader& reader, const Field& field, std::string& out);
 void read_library(Reader& reader, const Field& field, std::string& out);
 void read_listen_address(Reader& reader, const Field& field, std::string& out);

@@ -46,6 +46,7 @@ TEST_CASE("an empty file, or one of comments, leaves the defaults") {
     const auto settings = parsed(text);
     CHECK(settings.run_dir == "/run/mps");
     CHECK(settings.state_dir == "/var/lib/mps-supervisor");
+    CHECK(settings.cdi_dir == "/var/run/cdi");
     CHECK(settings.operators_group == "mps-operators");
     CHECK_FALSE(settings.devices.has_value());
     CHECK(settings.nvml_library == "libnvidia-ml.so.1");
@@ -59,6 +60,7 @@ TEST_CASE("an empty file, or one of comments, leaves the defaults") {
 TEST_CASE("every key is read") {
   const auto settings = parsed(R"(runDir: /run/other/
 stateDir: /var/lib//other
+cdiDir: /etc/cdi/
 operatorsGroup: gpu-team
 nvmlLibrary: /opt/nvidia/libnvidia-ml.so.1
 mpsPath: [/opt/nvidia/bin, /usr/sbin]
@@ -82,6 +84,7 @@ shutdownTimeout: 1m
   CHECK(settings.run_dir == "/run/other");
   CHECK(settings.state_dir == "/var/lib/other");
   CHECK(settings.operators_group == "gpu-team");
+  CHECK(settings.cdi_dir == "/etc/cdi");
   CHECK(settings.nvml_library == "/opt/nvidia/libnvidia-ml.so.1");
   CHECK(settings.mps_path == std::vector<std::filesystem::path>{"/opt/nvidia/bin", "/usr/sbin"});
   CHECK(settings.library_path == std::vector<std::filesystem::path>{"/opt/nvidia/lib"});
@@ -152,7 +155,14 @@ TEST_CASE("devices are declared") {
 }
 
 TEST_CASE("folders, names and words") {
+  CHECK(parsed("cdiDir: \"\"").cdi_dir.empty());
+  CHECK(check_settings(parsed("cdiDir: \"\"")) == Messages{});
+  CHECK(check_settings(parsed("cdiDir: /")) ==
+        Messages{"cdiDir: must be a folder of its own: \"/\""});
   check_all({
+      {"cdiDir: cdi", "s.yaml:1:9: cdiDir: must be an absolute path: \"cdi\""},
+      {"cdiDir: ~", "s.yaml:1:1: cdiDir: must be an absolute path: \"\""},
+      {"cdiDir: [/run]", "s.yaml:1:9: cdiDir: must be an absolute path: a list"},
       {"runDir: run/mps", "s.yaml:1:9: runDir: must be an absolute path: \"run/mps\""},
       {"runDir:", "s.yaml:1:1: runDir: must be an absolute path: \"\""},
       {"runDir: ~", "s.yaml:1:1: runDir: must be an absolute path: \"\""},

@@ -103,6 +103,9 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
           [this](const std::string& kind, const std::string& message) { say(kind, message); }),
       change_(io),
       started_at_(std::chrono::system_clock::now()) {
+  if (!settings_.cdi_dir.empty()) {
+    cdi_.emplace(settings_.cdi_dir.lexically_normal(), settings_.run_dir);
+  }
   if (settings_.devices) {
     devices_ = device::make_declared_source(*settings_.devices);
   } else {
@@ -158,6 +161,9 @@ asio::awaitable<void> Supervisor::run() {
   });
   if (desk_) {
     co_spawn(io_, learn_opening(), asio::detached);
+    desk_->on_share_closing([this](const share::Share& share) {
+      if (cdi_) (void)cdi_->remove(share.id);  // one that stays is tried again, and said
+    });
     desk_->on_share_change([this] {
       settle_instances();
       share_keeper_->look_soon();
@@ -194,6 +200,7 @@ void Supervisor::settle_instances() {
   fleet_.reconcile(wanted_instances(inventory_, *policies_->reading().generation, settings_.limits,
                                     desk_ ? desk_->shares() : admission::Shares()),
                    inventory_is_sure());
+  settle_cdi();
 }
 
 std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wanted) {
@@ -356,6 +363,7 @@ asio::awaitable<void> Supervisor::end() {
   fleet_.freeze();
   policies_->close();
   if (settings_.stop_instances) {
+    if (cdi_) (void)cdi_->settle({});
     co_await end_instances();
     co_await put_back_compute_modes();
   }

@@ -30,6 +30,7 @@
 #include "app/settings.h"
 #include "app/share_keeper.h"
 #include "base/unique_fd.h"
+#include "cdi/directory.h"
 #include "device/compute_mode_ledger.h"
 #include "device/source.h"
 #include "instance/actor.h"
@@ -116,6 +117,10 @@ class Supervisor : public api::Agent {
   boost::asio::awaitable<void> end();
   boost::asio::awaitable<void> end_instances();
   boost::asio::awaitable<bool> wait_for_ends(std::chrono::milliseconds limit);
+  // Shares as CDI devices: the files are made what they are to be.
+  void settle_cdi();
+  [[nodiscard]] std::vector<cdi::Spec> wanted_cdi() const;
+  void tell_cdi(api::ShareView& view) const;
   void say_once(const std::string& about, const std::string& kind, const std::string& message);
   void say(const std::string& kind, const std::string& message);
   VerbResult ask(const std::string& instance, const instance::Input& verb, std::string done);
@@ -132,8 +137,10 @@ class Supervisor : public api::Agent {
   device::ComputeModeLedger ledger_;
   std::unique_ptr<device::Source> devices_;
   device::Inventory inventory_;
-  admission::Refusals terminated_;  // of these it was said, each once
-  std::set<std::string> said_;      // troubles that were said and are not over
+  admission::Refusals terminated_;     // of these it was said, each once
+  std::optional<cdi::Directory> cdi_;  // none: off
+  std::set<std::string> cdi_failed_;   // of these it was said
+  std::set<std::string> said_;         // troubles that were said and are not over
   std::shared_ptr<PolicyKeeper> policies_;
   std::shared_ptr<admission::Controller> desk_;  // none: every instance is `direct`
   std::shared_ptr<admission::AdmissionServer> admission_server_;

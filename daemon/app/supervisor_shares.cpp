@@ -67,11 +67,13 @@ std::vector<api::ShareView> Supervisor::shares() const {
     view.device = instance.device;
     view.directory = instance::Layout(settings_.run_dir, instance.id).open;
     view.is_open_share = true;
+    tell_cdi(view);
   }
   if (!desk_) return list;
   for (const auto& [number, share] : desk_->shares()) {
     const instance::Layout layout(settings_.run_dir, share.instance);
-    list.push_back({share, devices[share.instance], layout.shares / share.id, 0, false});
+    list.push_back({share, devices[share.instance], layout.shares / share.id, 0, false, "", ""});
+    tell_cdi(list.back());
   }
   for (auto& view : list) {
     const auto name = admission::ledger_name(view.share.instance, view.share.id);
@@ -99,6 +101,7 @@ api::Agent::ShareResult Supervisor::create_share(const api::ShareOrder& order) {
   wish.ttl = order.ttl;
   const auto made = share_keeper_->create(wish);
   if (!made) return conflict(made.error().message);
+  settle_cdi();
   for (auto& view : shares()) {
     if (!view.is_open_share && view.share.number == made->number) return std::move(view);
   }

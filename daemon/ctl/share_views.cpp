@@ -31,6 +31,21 @@ std::string shares_text(const json& shares, bool wide, SystemTime now) {
   return to_text(table);
 }
 
+namespace {
+
+// An agent that is older than these fields says nothing of them.
+std::string cdi_text(const json& share) {
+  const auto why = text(share, {"noCdiDevice"});
+  const auto device = printable(text(share, {"cdiDevice"}));
+  if (device.empty()) return why.empty() ? "" : "no CDI device: " + printable(why, 1000) + "\n";
+  const auto line = " run --device " + device + " IMAGE /run/mps-share/" +
+                    printable(text(share, {"id"})) + "/bin/mps-run -- COMMAND\n";
+  return "or take it as the CDI device " + device + ", beside the GPU itself:\n  docker" + line +
+         "  podman" + line;
+}
+
+}  // namespace
+
 std::string share_created_text(const json& share) {
   const auto whose = text(share, {"namespace"});
   return "share " + printable(text(share, {"id"})) + " of " + printable(text(share, {"instance"})) +
@@ -38,7 +53,8 @@ std::string share_created_text(const json& share) {
          (whose.empty() ? "whoever has it mounted" : printable(whose)) + "\nmount " +
          printable(text(share, {"directory"})) +
          " at any path (read-only is enough), and set CUDA_MPS_PIPE_DIRECTORY to that path with "
-         "/pipe behind it\n";
+         "/pipe behind it\n" +
+         cdi_text(share);
 }
 
 }  // namespace mps::ctl

@@ -227,3 +227,27 @@ TEST_CASE("YAML keeps types") {
   CHECK(to_yaml(json::array({{{"a", 1}, {"b", 2}}})) == "- a: 1\n  b: 2\n");
   CHECK(YAML::Load(to_yaml(value))["h"].as<std::string>() == "two\nlines");
 }
+
+TEST_CASE("a share that was made, and how to give it to a container") {
+  auto share = json::parse(R"j({"id": "s12", "instance": "gpu0.shared", "namespace": null,
+    "limits": {"activeThreadPercentage": 25.0, "pinnedDeviceMemoryMiB": 12288},
+    "directory": "/run/mps/gpu0.shared/shares/s12",
+    "cdiDevice": "mps-supervisor.dev/share=s12", "noCdiDevice": null})j");
+  const std::string first =
+      "share s12 of gpu0.shared, 25% 12Gi for each client, for whoever has it mounted\n"
+      "mount /run/mps/gpu0.shared/shares/s12 at any path (read-only is enough), and set "
+      "CUDA_MPS_PIPE_DIRECTORY to that path with /pipe behind it\n";
+  CHECK(share_created_text(share) ==
+        first +
+            "or take it as the CDI device mps-supervisor.dev/share=s12, beside the GPU itself:\n"
+            "  docker run --device mps-supervisor.dev/share=s12 IMAGE "
+            "/run/mps-share/s12/bin/mps-run -- COMMAND\n"
+            "  podman run --device mps-supervisor.dev/share=s12 IMAGE "
+            "/run/mps-share/s12/bin/mps-run -- COMMAND\n");
+  share["cdiDevice"] = nullptr;
+  share["noCdiDevice"] = "CDI is off (cdiDir)";
+  CHECK(share_created_text(share) == first + "no CDI device: CDI is off (cdiDir)\n");
+  share.erase("cdiDevice");
+  share.erase("noCdiDevice");
+  CHECK(share_created_text(share) == first);
+}

@@ -254,6 +254,7 @@ class Supervisor:
             "runDir": str(self.run),
             "stateDir": str(self.state),
             "policyDir": str(self.policies.path),
+            "cdiDir": str(self.root / "cdi"),
             "devices": [
                 {
                     "uuid": f"GPU-00000000-0000-0000-0000-{n:012d}",
