@@ -57,13 +57,14 @@ void say_waiting(const char* sentence) {
 }
 
 const char* reason(int error) {
-  return ::strerror(error);
-}  // NOLINT(concurrency-mt-unsafe)
+  return ::strerror(error);  // NOLINT(concurrency-mt-unsafe): one thread
+}
 
 // This program's own file; without /proc, as whoever started it named it.
 const char* own_file(Text<4096>& path) {
   const ssize_t size = ::readlink("/proc/self/exe", path.data, sizeof path.data - 1);
   if (size > 0) return path.data;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): the kernel's word for a text
   return reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
 }
 
