@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 
 import harness
 from gate_kit import SHARED, GateSuite
@@ -132,6 +133,18 @@ class Cdi(GateSuite):
         folder = supervisor.run / SHARED / "open"
         visible = f"CUDA_VISIBLE_DEVICES={first['uuid']}"
         self.assertEqual(self.read(supervisor, SHARED), spec(SHARED, folder, visible))
+        # A launcher is told the same.
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as agent:
+            agent.settimeout(harness.DEADLINE)
+            agent.connect(str(folder / "admission.sock"))
+            hello = agent.recv(4096).decode().splitlines()
+            self.assertIn(f"device={first['uuid']}", hello)
+            self.assertIn("device-name=gpu0", hello)
+            agent.send(b"standing\n")
+            standing = agent.recv(4096).decode().splitlines()
+            self.assertIn("instance-state=ready", standing)
+            self.assertIn(f"visible-devices={first['uuid']}", standing)
+            self.assertIn("next=granted", standing)
 
     def test_over_restarts(self):
         supervisor = self.supervisor().start()
