@@ -101,7 +101,10 @@ int prepare(const Options& options, const Place& place) {
   const auto answer = ask(place.socket.data, options.wait_ms, say_waiting);
   Text<1400> line;
   if (answer.verdict == Verdict::granted) {
-    const auto settings = settings_for(answer.grant, user_values());
+    auto user = user_values();
+    // What another share in this container has set, or the user for another program.
+    if (options.device != nullptr) user.visible_devices = nullptr;
+    const auto settings = settings_for(answer.grant, user);
     if (!settings.other_device) {
       const int error = apply(place, settings);
       return error == 0 ? 0 : fail("cannot set the environment: %s", reason(error));

@@ -265,6 +265,12 @@ class Devices(RunSuite):
         out = self.mps_run(supervisor, "env", env={DEVICES: "1"})[1]
         self.assertEqual(self.variables(out)[DEVICES], self.UUID.format(0))
 
+    def test_whatever_is_visible(self):
+        supervisor = self.two()
+        first, second = (self.UUID.format(number) for number in range(2))
+        out = self.mps_run(supervisor, "--device", "1", "env", env={DEVICES: first})[1]
+        self.assertEqual(self.variables(out)[DEVICES], second)
+
     def test_waits_for_the_agent_to_tell(self):
         supervisor = self.two()
         self.folder(supervisor)

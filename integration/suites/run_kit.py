@@ -14,6 +14,14 @@ PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
+def devices_of(count):
+    """For the settings."""
+    uuid = "GPU-00000000-0000-0000-0000-{:012d}".format
+    return [
+        {"uuid": uuid(n), "index": n, "memory": "141Gi", "smCount": 132} for n in range(count)
+    ]
+
+
 class RunSuite(GateSuite):
     def folder(self, supervisor, name="gpu0.shared"):
         """The open share's, with its programs in it."""
