@@ -11,6 +11,8 @@ install(FILES "${PROJECT_SOURCE_DIR}/packaging/supervisor.yaml"
               "${PROJECT_SOURCE_DIR}/policies/default.yaml"
         DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/policies/examples" DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/client-shim/examples/"
+        DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples/containers USE_SOURCE_PERMISSIONS)
 install(FILES "${PROJECT_SOURCE_DIR}/policies/mps-policy.schema.json"
         DESTINATION ${CMAKE_INSTALL_DATADIR}/mps-supervisor)
 
