@@ -1,5 +1,5 @@
-"""The examples of client-shim/examples, run as they are: with a stand-in for Docker, and with what
-Slurm and systemd give them."""
+"""The examples of client-shim/examples, run as they are: with Podman, with a stand-in for Docker,
+and with what Slurm and systemd give them."""
 
 import json
 import pathlib
@@ -11,12 +11,19 @@ import subprocess
 import sys
 
 import harness
+import podman_kit
 from gate_kit import OTHER_UID, REFUSED, for_everybody
 from harness import OPTIONS, SOURCE, wait_until
+from podman_kit import PodmanSuite
 from run_kit import DEVICES, MEMORY, PERCENTAGE, PIPE, RunSuite, devices_of
 
 EXAMPLES = SOURCE / "client-shim/examples"
 PLAIN_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+NVIDIA = {
+    "cdiVersion": "0.3.0",
+    "kind": "nvidia.com/gpu",
+    "devices": [{"name": "0", "containerEdits": {"env": ["NVIDIA=here"]}}],
+}
 # Writes down what it was called with, and ends when it is told to, or with 42.
 DOCKER = """\
 #!/bin/bash
@@ -39,6 +46,48 @@ def shares_of(supervisor):
     """Those made on demand that still are."""
     shares = supervisor.get("/v1/shares")
     return [share["id"] for share in shares if re.fullmatch(r"s\d+", share["id"])]
+
+
+class Podman(PodmanSuite):
+    def setUp(self):
+        super().setUp()
+        if reason := podman_kit.missing():
+            print(f"NOT TESTED HERE: {self.id()}: {reason}", file=sys.stderr, flush=True)
+            self.skipTest(reason)
+
+    def example(self, supervisor, limits, command):
+        image = ["--volume", "/usr:/usr:ro", "--rootfs"]
+        options = [word for option in image for word in ("--option", option)]
+        words = [*limits, *options, self.engine.root, *command]
+        done = subprocess.run(
+            self.engine.within(EXAMPLES / "podman.sh", *words),
+            env=self.engine.environment(**with_ctl(supervisor)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=harness.DEADLINE,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def test_the_command_has_a_share_while_it_runs(self):
+        supervisor = self.supervisor().start()
+        self.podman(supervisor)
+        nvidia = pathlib.Path(supervisor.settings["cdiDir"]) / "nvidia.json"
+        nvidia.write_text(json.dumps(NVIDIA))
+        limits = ["--threads", "25", "--memory", "12Gi"]
+        status, out, err = self.example(supervisor, limits, ["sh", "-c", "env; exit 7"])
+        self.assertEqual((status, err), (7, ""))
+        self.assertIn("NVIDIA=here\n", out)
+        self.assertEqual(
+            self.variables(out),
+            {PIPE: "/run/mps-share/s1/pipe", PERCENTAGE: "25.0", MEMORY: "0=12288M"},
+        )
+        self.assertEqual(shares_of(supervisor), [])
+        nvidia.unlink()
+        status, out, err = self.example(supervisor, limits, ["echo", "started"])
+        self.assertEqual((status, out), (126, ""))
+        self.assertRegex(err, "unresolvable CDI devices .*nvidia.com/gpu=0")
+        self.assertEqual(shares_of(supervisor), [])
 
 
 class Docker(RunSuite):
