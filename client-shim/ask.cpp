@@ -13,7 +13,8 @@ constexpr long long k_longest_pause_ms = 1000;
 Answer away(int error, const char* what) {
   Answer answer;
   answer.error = error;
-  const char* reason = strerror(error);  // NOLINT(concurrency-mt-unsafe): known errors' are constant
+  const char* reason =
+      strerror(error);  // NOLINT(concurrency-mt-unsafe): known errors' are constant
   answer.sentence.print("mps-supervisor does not answer: %s: %s", what, reason);
   return answer;
 }
