@@ -391,6 +391,9 @@ asio::awaitable<void> Actor::run_batch(Self self, RunBatch run, std::uint64_t ge
     case RunBatch::Purpose::quit:
       self->give(QuitDone{std::move(outcome)});
       break;
+    case RunBatch::Purpose::shutdown_server:
+      self->give(ServerShutDown{});
+      break;
   }
 }
 

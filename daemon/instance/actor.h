@@ -44,6 +44,10 @@ struct ActorSettings {
   std::vector<std::string> environment;   // of the daemon and of its front-ends
   MachineSettings machine;
   std::shared_ptr<Entrance> entrance{};  // none: a door of its own, `direct`
+  // Ends those of these clients whose policy says so, in order, and tells what became of them:
+  // always, and not from within the call. None: all of them are waited for.
+  using Told = std::function<void(const FaultedClientsEnded& done)>;
+  std::function<void(const std::vector<Client>& clients, Told told)> end_faulted{};
 };
 
 class Actor : public std::enable_shared_from_this<Actor> {
@@ -94,7 +98,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
     Input input;
     std::optional<ReadPosition> position;  // of the line that it is
   };
-  static constexpr std::size_t k_timers = 6;
+  static constexpr std::size_t k_timers = 7;
 
   // What a coroutine holds on to: it begins later than it is made, so `this` would not do.
   using Self = std::shared_ptr<Actor>;
@@ -103,6 +107,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void apply(const Action& action);
   void carry_out(const SpawnDaemon&);
   void carry_out(const RunBatch& run);
+  void carry_out(const EndFaultedClients& end);
   void carry_out(const SetTimer& set);
   void carry_out(const CancelTimer& cancel);
   void carry_out(const OpenDoor&);

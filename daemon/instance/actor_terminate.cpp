@@ -81,4 +81,15 @@ asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator>
   }
 }
 
+// What is told of an earlier daemon's clients is of no use to the next one.
+void Actor::carry_out(const EndFaultedClients& end) {
+  auto told = [weak = weak_from_this(), generation = generation_](const FaultedClientsEnded& done) {
+    const auto self = weak.lock();
+    if (self && !self->closed_ && self->generation_ == generation) self->give(done);
+  };
+  if (settings_.end_faulted) return settings_.end_faulted(end.clients, std::move(told));
+  const FaultedClientsEnded all{0, static_cast<unsigned>(end.clients.size()), {}};
+  asio::post(executor_, [told = std::move(told), all] { told(all); });
+}
+
 }  // namespace mps::instance

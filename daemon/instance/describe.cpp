@@ -26,6 +26,8 @@ const char* name(Timer timer) {
       return "backoff_over";
     case Timer::stop_rung:
       return "stop_rung";
+    case Timer::fault_rung:
+      return "fault_rung";
   }
   return "?";
 }
@@ -38,6 +40,8 @@ const char* name(RunBatch::Purpose purpose) {
       return "probe";
     case RunBatch::Purpose::quit:
       return "quit";
+    case RunBatch::Purpose::shutdown_server:
+      return "shutdown_server";
   }
   return "?";
 }
@@ -125,6 +129,9 @@ std::string describe(const Action& action) {
       Overloaded{
           [](const SpawnDaemon&) -> std::string { return "spawn-daemon"; },
           [](const RunBatch& run) { return std::string("run ") + name(run.purpose); },
+          [](const EndFaultedClients& end) {
+            return "end-faulted-clients " + std::to_string(end.clients.size());
+          },
           [](const SetTimer& set) {
             return std::string("set ") + name(set.timer) + " " + format_duration(set.delay);
           },

@@ -148,7 +148,7 @@ void Machine::handle(const DaemonEnded& ended) {
 
 void Machine::daemon_is_down() {
   for (const auto timer : {Timer::configure_again, Timer::start_deadline, Timer::next_probe,
-                           Timer::accept_stuck, Timer::stop_rung}) {
+                           Timer::accept_stuck, Timer::stop_rung, Timer::fault_rung}) {
     act(CancelTimer{timer});
   }
   daemon_ = 0;
@@ -164,6 +164,8 @@ void Machine::daemon_is_down() {
   probe_soon_ = false;
   accept_waits_ = false;
   accept_timer_ = false;
+  fault_rung_ = FaultRung::none;
+  fault_waits_ = false;
   channel_ = {};
 }
 
@@ -266,6 +268,8 @@ void Machine::handle(const TimerDue& due) {
     case Timer::stop_rung:
       if (daemon_ != 0 && ending_ != Ending::none) next_rung();
       return;
+    case Timer::fault_rung:
+      return fault_rung_due();
   }
 }
 

@@ -76,13 +76,22 @@ struct ProbeDone {
 struct QuitDone {
   control::Outcome outcome;
 };
+struct ServerShutDown {};  // a shutdown_server was answered, or not: its end is what counts
+// What became of the clients that EndFaultedClients named: ended through MPS and asked to go, or
+// left to go by themselves, as their policies say.
+struct FaultedClientsEnded {
+  unsigned ended = 0;
+  unsigned waited_for = 0;
+  std::string trouble{};  // why some of them may be as they were; empty: all is as was meant
+};
 enum class Timer {
   configure_again,  // starting: no answer yet, or the socket was not there yet
   start_deadline,   // starting for too long
   next_probe,       // ready: look again
   accept_stuck,     // the daemon waits for a peer that says nothing
   backoff_over,
-  stop_rung,  // ending the daemon: the next rung is due
+  stop_rung,   // ending the daemon: the next rung is due
+  fault_rung,  // recovering from a client's fault: likewise
 };
 struct TimerDue {
   Timer timer;
@@ -109,19 +118,25 @@ struct NewcomerLimitsWanted {
   std::optional<Own> limits{};
 };
 
-using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
-                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
-                           TimerDue, DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted,
-                           LimitsWanted, NewcomerLimitsWanted>;
+using Input =
+    std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
+                 ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
+                 ServerShutDown, FaultedClientsEnded, TimerDue, DrainWanted, UndrainWanted,
+                 RestartWanted, ShutdownWanted, LimitsWanted, NewcomerLimitsWanted>;
 
 // ---- what to do ----
 
 struct SpawnDaemon {};
 // Run this batch; its outcome comes back as ConfigureDone, ProbeDone or QuitDone.
 struct RunBatch {
-  enum class Purpose { configure, probe, quit } purpose = Purpose::probe;
+  enum class Purpose { configure, probe, quit, shutdown_server } purpose = Purpose::probe;
   std::vector<control::Command> commands;
   std::optional<Milliseconds> timeout;
+};
+// The server takes newcomers only when all of these have gone. What becomes of each is its policy's
+// to say; FaultedClientsEnded comes back.
+struct EndFaultedClients {
+  std::vector<Client> clients;
 };
 struct SetTimer {
   Timer timer;
@@ -155,9 +170,9 @@ struct Emit {
   std::vector<std::pair<std::string, std::string>> data;
 };
 
-using Action =
-    std::variant<SpawnDaemon, RunBatch, SetTimer, CancelTimer, OpenDoor, CloseDoor, SignalDaemon,
-                 SignalServer, SignalHolder, WatchServer, WatchClient, Emit>;
+using Action = std::variant<SpawnDaemon, RunBatch, EndFaultedClients, SetTimer, CancelTimer,
+                            OpenDoor, CloseDoor, SignalDaemon, SignalServer, SignalHolder,
+                            WatchServer, WatchClient, Emit>;
 
 // One line for a log or a test: "spawn-daemon", "set-timer start_deadline 5s", "emit ready: …".
 std::string describe(const Action& action);
@@ -173,6 +188,13 @@ struct MachineSettings {
   Milliseconds quit_deadline{5000};  // rungs of ending a daemon: quit, SIGTERM, SIGKILL
   Milliseconds terminate_deadline{2000};
   Milliseconds kill_deadline{5000};
+  // A client's fault, rung by rung: ending its clients; then the server's own recovery (the
+  // documented sample took 1.15 s after the last client); clients that their policy lets take their
+  // time; `shutdown_server -f`.
+  Milliseconds fault_clients_deadline{30000};
+  Milliseconds fault_server_deadline{5000};
+  Milliseconds fault_wait{600000};
+  Milliseconds fault_shutdown_deadline{5000};
 };
 
 // "50 % of the SMs, 10Gi"
@@ -229,6 +251,9 @@ class Machine {
 
  private:
   enum class Ending { none, restart, stop, failed_start };  // why the daemon is being ended
+  // Recovering from a fault: its clients are being ended; the server makes its contexts again, when
+  // they have gone; it is being ended itself; it serves again, and its limits are being read back.
+  enum class FaultRung { none, clients, server, shutdown, passed };
 
   // inputs
   void handle(const StartWanted&);
@@ -242,6 +267,8 @@ class Machine {
   void handle(const ConfigureDone& done);
   void handle(const ProbeDone& done);
   void handle(const QuitDone& done);
+  void handle(const ServerShutDown&);
+  void handle(const FaultedClientsEnded& done);
   void handle(const TimerDue& due);
   void handle(const DrainWanted&);
   void handle(const UndrainWanted&);
@@ -264,6 +291,11 @@ class Machine {
   void on_log(const control::FatalFault& fault);
   void on_log(const control::ContextCreated&);
   void on_log(const control::AlreadyRunning&);
+  void begin_fault_recovery();
+  void fault_passed();
+  void finish_fault();
+  void fault_rung_due();
+  void end_faulted_server();
   void on_log(const control::Unknown&) { ++unknown_lines_; }
   template <typename Other>
   void on_log(const Other&) {}
@@ -352,8 +384,11 @@ class Machine {
   Milliseconds configure_delay_{0};
   unsigned failures_ = 0;  // probes in a row that nothing explains
   bool wedge_reported_ = false;
-  std::string start_trouble_;  // why the limits could not be set yet
-  std::string lock_trouble_;   // the daemon's own reason for ending at once
+  FaultRung fault_rung_ = FaultRung::none;
+  bool fault_waits_ = false;    // for clients that may take their time
+  bool status_is_old_ = false;  // the batch that is under way may have asked before the fault
+  std::string start_trouble_;   // why the limits could not be set yet
+  std::string lock_trouble_;    // the daemon's own reason for ending at once
   std::optional<Server> server_;
   std::string server_cause_;  // what the starting server said last
   // Servers of daemons that are gone, with the clients that still work on them.

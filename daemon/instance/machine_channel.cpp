@@ -101,6 +101,7 @@ std::vector<control::Command> Machine::compose(bool with_sets) {
 void Machine::configure() {
   if (batch_running_) return;
   batch_running_ = true;
+  status_is_old_ = false;
   act(CancelTimer{Timer::configure_again});
   act(RunBatch{RunBatch::Purpose::configure, compose(true), settings_.probe_timeout});
 }
@@ -182,7 +183,8 @@ void Machine::handle(const ConfigureDone& done) {
       plan_.server == 0 && (other_server || limits_changed_ || server_missed_limits_);
   if (state_ == State::starting) return begin_ready(*answered);
   if (!serving()) return;
-  last_error_.clear();
+  finish_fault();
+  if (state_ != State::faulted) last_error_.clear();
   probe_in(state_ == State::draining ? Milliseconds{0}
            : probe_soon_             ? std::min(settings_.probe_interval, k_soon)
                                      : settings_.probe_interval);
@@ -225,6 +227,7 @@ void Machine::begin_ready(const control::Answered& answered) {
   probe_in(clients_known_ ? settings_.probe_interval : Milliseconds{0});
   emit("ready", "serving; each client gets at most " + describe_limits(settings_.limits),
        {{"pid", std::to_string(daemon_)}});
+  if (state_ == State::faulted) begin_fault_recovery();
 }
 
 // ---- probing ----
@@ -242,6 +245,7 @@ void Machine::run_probe() {
   if (batch_running_) return;
   probe_soon_ = false;
   batch_running_ = true;
+  status_is_old_ = false;
   act(CancelTimer{Timer::next_probe});
   act(RunBatch{RunBatch::Purpose::probe, compose(false), settings_.probe_timeout});
 }
@@ -256,7 +260,8 @@ void Machine::handle(const ProbeDone& done) {
   failures_ = 0;
   wedge_reported_ = false;
   channel_ok();
-  probe_in(settings_.probe_interval);
+  const bool faulted = server_ && server_->status == ServerStatus::fault;
+  probe_in(faulted ? std::min(settings_.probe_interval, k_soon) : settings_.probe_interval);
   const bool current = plan_.wanted == wanted_limits();
   if (const auto wrong = limits_given_ ? mismatch(*answered) : std::string();
       current && !wrong.empty()) {
@@ -269,6 +274,7 @@ void Machine::handle(const ProbeDone& done) {
   read_state(*answered);
   end_idle_orphans();
   if (limits_given_ && !limits_confirmed_) configure();
+  finish_fault();
   stop_if_drained();
 }
 
@@ -319,9 +325,11 @@ void Machine::see_server_status(const control::Answer& answer) {
   if (status == "FAULT") {
     server_->status = ServerStatus::fault;
     if (state_ == State::ready) enter(State::faulted);
+    begin_fault_recovery();  // what the log should have told
   } else if (status == "ACTIVE" || status == "READY") {
-    server_->status = ServerStatus::active;
-    if (state_ == State::faulted) enter(State::ready);
+    const bool was_fault =
+        std::exchange(server_->status, ServerStatus::active) == ServerStatus::fault;
+    if (was_fault && fault_rung_ != FaultRung::none) fault_passed();
   }
 }
 

@@ -112,6 +112,9 @@ void Machine::drop_client(pid_t pid) {
   for (auto& [server, its_clients] : orphans_) {
     if (its_clients.erase(pid) != 0 && its_clients.empty()) act(SignalServer{server, SIGTERM});
   }
+  if (clients_.empty() && fault_rung_ == FaultRung::server && std::exchange(fault_waits_, false)) {
+    act(SetTimer{Timer::fault_rung, settings_.fault_server_deadline});
+  }
   stop_if_drained();
 }
 
@@ -166,7 +169,7 @@ void Machine::on_log(const control::ServerExited& exited) {
     if (ours) server_.reset();
     emit("server_exited", "server " + pid + " exited with status " + std::to_string(exited.status),
          {{"pid", pid}, {"status", std::to_string(exited.status)}});
-    if (state_ == State::faulted) enter(State::ready);
+    if (ours) fault_passed();
   }
   stop_if_drained();
 }
@@ -181,23 +184,8 @@ void Machine::handle(const ServerEnded& ended) {
   // Of a server that never was ready the log says why, in the next lines.
   if (!server_ || server_->pid != ended.pid || server_->status == ServerStatus::starting) return;
   server_->status = ServerStatus::exited;
-  if (state_ == State::faulted) enter(State::ready);
+  fault_passed();
   stop_if_drained();
-}
-
-void Machine::on_log(const control::FatalFault& fault) {
-  if (server_) server_->status = ServerStatus::fault;
-  if (state_ == State::ready) enter(State::faulted);
-  last_error_ = "a client's fault: the server refuses newcomers until its clients have gone";
-  emit("fault", last_error_, {{"server", std::to_string(fault.server)}});
-}
-
-void Machine::on_log(const control::ContextCreated&) {
-  if (!server_ || server_->status != ServerStatus::fault) return;
-  server_->status = ServerStatus::active;
-  if (state_ == State::faulted) enter(State::ready);
-  last_error_.clear();
-  emit("fault_over", "the server has made its contexts again and takes newcomers");
 }
 
 }  // namespace mps::instance

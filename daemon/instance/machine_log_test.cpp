@@ -150,17 +150,6 @@ TEST_CASE("a process that asks again and again is one client, and no news") {
   }
 }
 
-TEST_CASE("a fault is one state of the instance, and its end another event") {
-  Kit kit;
-  kit.make_busy();
-  CHECK(kit.server_line("Server is handling a fatal GPU error.").size() == 1);
-  CHECK(kit.machine.state() == State::faulted);
-  CHECK(kit.server_line("Creating server context on device 0") ==
-        Lines{"emit fault_over: the server has made its contexts again and takes newcomers"});
-  CHECK(kit.machine.state() == State::ready);
-  CHECK(kit.server_line("Creating server context on device 0").empty());
-}
-
 TEST_CASE("a process's end changes the state at once; the event waits for the log's line") {
   Kit kit;
   kit.make_busy();

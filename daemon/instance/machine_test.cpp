@@ -15,7 +15,7 @@ using Lines = Kit::Lines;
 namespace {
 
 const Lines k_down{"cancel configure_again", "cancel start_deadline", "cancel next_probe",
-                   "cancel accept_stuck", "cancel stop_rung"};
+                   "cancel accept_stuck",    "cancel stop_rung",      "cancel fault_rung"};
 
 // What a daemon's end always brings, between its event and what follows from it.
 Lines ended(const std::string& event, Lines rest) {

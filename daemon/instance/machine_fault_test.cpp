@@ -1,0 +1,185 @@
+#include <doctest/doctest.h>
+
+#include "instance/machine_test_kit.h"
+
+using namespace mps;
+using namespace mps::instance;
+using Lines = Kit::Lines;
+
+namespace {
+
+const std::string k_fault =
+    "emit fault: a client's fault: the server refuses newcomers until its clients have gone";
+const std::string k_over =
+    "emit fault_over: the server has made its contexts again and takes newcomers";
+constexpr std::chrono::milliseconds k_none{0};
+
+struct Faulted : Kit {
+  Faulted() {
+    make_busy();
+    server_line("Status of client {900, 1} is ACTIVE");
+    due(Timer::next_probe);
+    give(probed(limits(), {"500"}, Lines{"900"}));
+    told = server_line("Server is handling a fatal GPU error.");
+  }
+  Lines ended(unsigned ended, unsigned waited_for = 0, std::string trouble = {}) {
+    return give(FaultedClientsEnded{ended, waited_for, std::move(trouble)});
+  }
+  // The server says that it has recovered, and the limits are as they should be.
+  Lines recovers() {
+    server_line("Creating server context on device 0");
+    due(Timer::next_probe);
+    return give(probed(limits(), {"500"}, Lines{}));
+  }
+  Lines told;
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Faulted, "its clients are ended first") {
+  CHECK(machine.state() == State::faulted);
+  CHECK(machine.server()->status == ServerStatus::fault);
+  CHECK(told == Lines{k_fault, "end-faulted-clients 1", "set fault_rung 30s"});
+  CHECK(ended(1) == Lines{"set next_probe 1s", "set fault_rung 5s",
+                          "emit fault_clients: 1 clients that hold the fault were ended, 0 are "
+                          "waited for"});
+}
+
+TEST_CASE_FIXTURE(Faulted, "it serves again when its limits were read back") {
+  ended(1);
+  CHECK(server_line("Creating server context on device 0") ==
+        Lines{"cancel fault_rung", "set next_probe 0s"});
+  CHECK(machine.state() == State::faulted);
+  due(Timer::next_probe);
+  const auto lines = give(probed(limits(), {"500"}, Lines{}));
+  CHECK(lines.back() == k_over);
+  CHECK(machine.state() == State::ready);
+  CHECK(server_line("Creating server context on device 0").empty());
+}
+
+TEST_CASE_FIXTURE(Faulted, "limits that are not what they should be are set before it serves") {
+  ended(1);
+  server_line("Creating server context on device 0");
+  due(Timer::next_probe);
+  auto lines = give(probed(limits("50.0"), {"500"}, Lines{}));
+  CHECK(lines.back() == "run configure");
+  CHECK(machine.state() == State::faulted);
+  lines = give(configured(limits(), {"500"}, Lines{}));
+  CHECK(machine.state() == State::ready);
+}
+
+TEST_CASE("an answer to what was asked before the fault says nothing of it") {
+  Kit kit;
+  kit.make_busy();
+  kit.due(Timer::next_probe);
+  kit.server_line("Server is handling a fatal GPU error.");
+  kit.give(kit.probed(Kit::limits(), {"500"}, Lines{"900"}));
+  CHECK(kit.machine.state() == State::faulted);
+}
+
+TEST_CASE_FIXTURE(Faulted, "a second fault while clients are being ended joins the first") {
+  CHECK(server_line("Server is handling a fatal GPU error.") == Lines{k_fault});
+  ended(1);
+  CHECK(server_line("Server is handling a fatal GPU error.") == Lines{k_fault});
+}
+
+TEST_CASE_FIXTURE(Faulted, "a fault after the recovery, before the limits were read back") {
+  ended(1);
+  server_line("Creating server context on device 0");
+  CHECK(server_line("Server is handling a fatal GPU error.") ==
+        Lines{k_fault, "end-faulted-clients 1", "set fault_rung 30s"});
+  CHECK(machine.state() == State::faulted);
+}
+
+TEST_CASE_FIXTURE(Faulted, "a server that stays as it is is ended, then its daemon") {
+  ended(1);
+  give(ClientEnded{900});
+  CHECK(due(Timer::fault_rung) ==
+        Lines{"set fault_rung 5s", "run shutdown_server",
+              "emit fault_shutdown: server 500 refuses newcomers still: it is ended, with what "
+              "clients it has"});
+  CHECK(give(ServerShutDown{}) == Lines{"set next_probe 0s"});
+  const auto lines = due(Timer::fault_rung);
+  CHECK(lines.front() ==
+        "emit fault_restart: the server does not end either: its control daemon "
+        "is ended and started again");
+  CHECK(machine.state() == State::recovering);
+  give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+  CHECK(machine.state() == State::starting);
+}
+
+TEST_CASE_FIXTURE(Faulted, "one that ends makes room for the next") {
+  ended(1);
+  due(Timer::fault_rung);
+  CHECK(line("Server 500 exited with status 0") ==
+        Lines{"emit server_exited: server 500 exited with status 0", "cancel fault_rung",
+              "set next_probe 0s"});
+  CHECK(machine.state() == State::faulted);
+  due(Timer::next_probe);
+  CHECK(give(probed(limits())).back() == k_over);
+}
+
+TEST_CASE_FIXTURE(Faulted, "clients that may take their time are waited for, but not for ever") {
+  CHECK(ended(0, 1) == Lines{"set next_probe 1s", "set fault_rung 10m",
+                             "emit fault_clients: 0 clients that hold the fault were ended, 1 are "
+                             "waited for"});
+  // When the last one has gone it is the server's turn.
+  const auto lines = give(ClientEnded{900});
+  CHECK(std::count(lines.begin(), lines.end(), "set fault_rung 5s") == 1);
+}
+
+TEST_CASE_FIXTURE(Faulted, "what went wrong with ending them is said") {
+  CHECK(ended(0, 0, "client 900: not answered").back() ==
+        "emit fault_clients: 0 clients that hold the fault were ended, 0 are waited for; client "
+        "900: not answered");
+}
+
+TEST_CASE_FIXTURE(Faulted, "who never says what became of the clients is not waited for") {
+  CHECK(due(Timer::fault_rung).size() == 3);
+  CHECK(ended(1).empty());
+}
+
+TEST_CASE_FIXTURE(Faulted, "the daemon's end ends the fault with it") {
+  give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+  CHECK(machine.state() == State::starting);
+  CHECK(due(Timer::fault_rung).empty());
+  CHECK(ended(1).empty());
+}
+
+TEST_CASE_FIXTURE(Faulted, "while draining the clients are ended, too") {
+  ended(1);
+  give(DrainWanted{});
+  CHECK(machine.state() == State::draining);
+  CHECK(due(Timer::fault_rung).size() == 3);
+  CHECK(due(Timer::fault_rung).front().starts_with("emit fault_restart"));
+}
+
+TEST_CASE("a fault, and its end, of which only the server's status tells") {
+  Kit kit;
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{100});
+  kit.line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
+  auto known = kit.configured();
+  // It knows get_server_status.
+  std::get<control::Answered>(known.outcome).answers[7] = control::Refusal{"Server 1 not found"};
+  kit.give(known);
+  REQUIRE(kit.machine.capabilities()->server_status);
+  kit.later(std::chrono::seconds{10});
+  kit.line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list");
+  kit.line("Starting new server 500 for user 1000");
+  kit.line("NEW SERVER 500: Ready");
+  const auto says = [&](const std::string& status) {
+    kit.due(Timer::next_probe);
+    auto answers = kit.probed(Kit::limits(), {"500"}, Lines{"900"});
+    auto& list = std::get<control::Answered>(answers.outcome).answers;
+    list.push_back(Kit::reply({status}));
+    return kit.give(answers);
+  };
+  const auto lines = says("FAULT");
+  CHECK(kit.machine.state() == State::faulted);
+  CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
+  says("FAULT");
+  CHECK(kit.machine.state() == State::faulted);
+  says("ACTIVE");
+  CHECK(kit.machine.state() == State::ready);
+}
