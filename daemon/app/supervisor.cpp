@@ -118,6 +118,7 @@ Supervisor::~Supervisor() {
   fleet_.close();
   if (share_keeper_) share_keeper_->close();
   if (auditor_) auditor_->close();
+  if (fault_ender_) fault_ender_->close();
   if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
 }
@@ -220,6 +221,12 @@ std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wan
   actor.machine.limits = wanted.limits;
   auto gate = desk_ ? make_gate(wanted, layout) : nullptr;
   actor.entrance = gate;
+  if (!fault_ender_) make_fault_ender();
+  actor.end_faulted = [ender = fault_ender_, id = wanted.id](
+                          const std::vector<instance::Client>& clients,
+                          instance::ActorSettings::Told told) {
+    ender->end(id, clients, std::move(told));
+  };
   auto made = std::make_shared<instance::Actor>(io_.get_executor(), std::move(actor), *follower_,
                                                 recorder_);
   if (gate && settings_.hard_limits) gate->limit_newcomers(made);
@@ -360,6 +367,7 @@ asio::awaitable<void> Supervisor::keep_watchdog(std::chrono::microseconds interv
 asio::awaitable<void> Supervisor::end() {
   ending_ = true;
   auditor_->close();
+  if (fault_ender_) fault_ender_->close();
   fleet_.freeze();
   policies_->close();
   if (settings_.stop_instances) {

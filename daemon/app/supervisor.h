@@ -20,6 +20,7 @@
 #include "api/metrics.h"
 #include "api/server.h"
 #include "app/auditor.h"
+#include "app/fault_ender.h"
 #include "app/fd_store.h"
 #include "app/fleet.h"
 #include "app/gated_entrance.h"
@@ -104,6 +105,7 @@ class Supervisor : public api::Agent {
                          instance::Actor::Terminated told);
   void say_terminated(const std::string& instance, const instance::ClientProcess& client,
                       const std::string& command);
+  void make_fault_ender();
   void terminate_violator(const std::string& instance, const share::Process& process,
                           const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
@@ -146,6 +148,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<admission::AdmissionServer> admission_server_;
   std::shared_ptr<ShareKeeper> share_keeper_;  // likewise
   std::shared_ptr<Auditor> auditor_;
+  std::shared_ptr<FaultEnder> fault_ender_;
   std::shared_ptr<SharePrograms> share_programs_;
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;

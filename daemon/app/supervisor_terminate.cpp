@@ -6,6 +6,8 @@
 
 #include "app/supervisor.h"
 #include "base/text.h"
+#include "policy/effective.h"
+#include "process/child.h"
 #include "process/proc.h"
 
 namespace mps::app {
@@ -170,6 +172,38 @@ void Supervisor::terminate_violator(const std::string& instance, const share::Pr
         }
       };
   (void)terminate_clients(instance, {{process.pid, process.start_ticks}}, told);
+}
+
+// Who has no slot is nobody's whose policy could be asked: its fault is ended as others are.
+void Supervisor::make_fault_ender() {
+  FaultEnder::Sources sources;
+  sources.is_waited_for = [this](const instance::ClientProcess& client) {
+    const auto admission =
+        desk_ ? desk_->ledger().admission_of({client.pid, client.start_ticks}) : std::nullopt;
+    if (!admission) return false;
+    const auto generation = policies_->reading().generation;
+    const auto policy = policy::find_policy(*generation, admission->subject);
+    const auto* found = std::get_if<const policy::Policy*>(&policy);
+    return found != nullptr && (*found)->wait_for_faulted;
+  };
+  sources.terminate = [this](const std::string& instance, FaultEnder::Clients clients,
+                             instance::Actor::Terminated told) {
+    return !ending_ && terminate_clients(instance, std::move(clients), std::move(told));
+  };
+  sources.is_faulted = [this](const std::string& id) {
+    for (const auto& instance : fleet_.snapshots()) {
+      if (instance.id != id) continue;
+      return instance.server && instance.server->status == instance::ServerStatus::fault;
+    }
+    return false;
+  };
+  sources.signal = [this](const instance::ClientProcess& client, int number) -> Result<void> {
+    auto process = process::Child::adopt(io_.get_executor(), client.pid, client.start_ticks);
+    return process ? process->signal(number) : Result<void>(process.error());
+  };
+  sources.say = [this](const std::string& kind, const std::string& instance,
+                       const std::string& message) { say_of(kind, instance, message); };
+  fault_ender_ = std::make_shared<FaultEnder>(io_.get_executor(), std::move(sources));
 }
 
 }  // namespace mps::app
