@@ -9,6 +9,7 @@
 
 #include "values.h"
 #include "wire.h"
+#include "work.h"
 
 namespace mps::sim {
 
@@ -22,9 +23,16 @@ enum CudaResult : std::int32_t {
   k_not_initialized = 3,
   k_no_device = 100,
   k_invalid_device = 101,
+  k_invalid_image = 200,
   k_invalid_context = 201,
+  k_invalid_handle = 400,
+  k_not_found = 500,
+  k_illegal_address = 700,
+  k_launch_failed = 719,
   k_connection_failed = 805,
   k_rpc_failure = 806,
+  k_server_not_ready = 807,
+  k_max_clients_reached = 808,
   k_client_terminated = 810
 };
 
@@ -55,13 +63,18 @@ enum class Ask : std::uint32_t {
   k_destroy_context,
   k_allocate,
   k_free,
-  k_memory
+  k_memory,
+  k_launch,      // answered at once: what becomes of the kernel shows later
+  k_synchronize  // answered when the client's kernels have ended
 };
 
 struct Request {
   Ask ask = Ask::k_memory;
   std::uint32_t device = 0;
-  std::uint64_t value = 0;  // bytes to allocate, an address to free, a context to destroy
+  // Bytes to allocate, an address to free, a context to destroy, nanoseconds that a kernel spins.
+  std::uint64_t value = 0;
+  Kernel kernel = Kernel::k_nothing;
+  std::uint32_t reserved = 0;
 };
 
 struct Reply {

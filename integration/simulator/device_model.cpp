@@ -1,7 +1,9 @@
 #include "device_model.h"
 
 #include <cctype>
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <sstream>
 
@@ -36,15 +38,11 @@ std::optional<std::array<std::uint8_t, 16>> read_uuid(const std::string& text) {
 }
 
 std::optional<Device> device_named(const std::string& uuid, const Steering& steering) {
-  if (!uuid.starts_with("GPU-") && !uuid.starts_with("MIG-")) return std::nullopt;
-  const auto bytes = read_uuid(uuid);
-  if (!bytes) return std::nullopt;
-  Device device;
-  device.uuid = *bytes;
-  device.is_mig = uuid.starts_with("MIG-");
-  device.name = steering.text("device_name", "Simulated GPU");
-  device.multiprocessors = static_cast<unsigned>(steering.number("sm_count", 132));
-  device.memory = static_cast<std::uint64_t>(steering.number("memory_mib", 144384)) << 20U;
+  auto device = device_of_uuid(uuid);
+  if (!device) return std::nullopt;
+  device->name = steering.text("device_name", "Simulated GPU");
+  device->multiprocessors = static_cast<unsigned>(steering.number("sm_count", 132));
+  device->memory = static_cast<std::uint64_t>(steering.number("memory_mib", 144384)) << 20U;
   return device;
 }
 
@@ -61,6 +59,40 @@ std::optional<std::string> uuid_of(const std::string& entry, const std::vector<s
 }
 
 }  // namespace
+
+std::optional<Device> device_of_uuid(const std::string& uuid) {
+  if (!uuid.starts_with("GPU-") && !uuid.starts_with("MIG-")) return std::nullopt;
+  const auto bytes = read_uuid(uuid);
+  if (!bytes) return std::nullopt;
+  Device device;
+  device.uuid = *bytes;
+  device.is_mig = uuid.starts_with("MIG-");
+  return device;
+}
+
+std::string uuid_text(const Device& device) {
+  std::string text = device.is_mig ? "MIG" : "GPU";
+  for (std::size_t index = 0; index < device.uuid.size(); ++index) {
+    std::array<char, 4> digits{};
+    (void)std::snprintf(digits.data(), digits.size(), "%02x",
+                        static_cast<unsigned>(device.uuid[index]));
+    if (index == 0 || index == 4 || index == 6 || index == 8 || index == 10) text += '-';
+    text += digits.data();
+  }
+  return text;
+}
+
+std::string uuid_words(const Device& device) {
+  std::string text;
+  for (std::size_t word = 0; word < 4; ++word) {
+    std::uint32_t value = 0;
+    std::memcpy(&value, device.uuid.data() + word * 4, sizeof value);
+    std::array<char, 16> digits{};
+    (void)std::snprintf(digits.data(), digits.size(), "0x%x", value);
+    text += (word == 0 ? "" : "-") + std::string(digits.data());
+  }
+  return text;
+}
 
 std::vector<Device> visible_devices(const Steering& steering) {
   const auto all = split(steering.text("devices", k_default_devices));

@@ -1,6 +1,8 @@
 #include "driver.h"
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 namespace mps::sim {
 
@@ -61,8 +63,28 @@ CudaResult Driver::greet_server() {
   return static_cast<CudaResult>(welcome->result);
 }
 
+Reply Driver::ask_own(const Request& request) {
+  const auto now = std::chrono::steady_clock::now();
+  if (request.ask == Ask::k_launch && own_sticky_ == k_success) {
+    if (request.kernel == Kernel::k_hang) own_work_.hang();
+    if (request.kernel == Kernel::k_spin) {
+      own_work_.spin(std::chrono::nanoseconds(request.value), now);
+    }
+    if (!is_fault(request.kernel)) return {};
+    own_sticky_ = request.kernel == Kernel::k_trap ? k_launch_failed : k_illegal_address;
+    return {};
+  }
+  if (own_sticky_ != k_success) return {own_sticky_, 0, 0, 0};
+  if (request.ask == Ask::k_synchronize && own_work_.is_busy(now)) {
+    const auto end = own_work_.end();
+    while (!end) std::this_thread::sleep_for(std::chrono::hours(1));
+    std::this_thread::sleep_until(*end);
+  }
+  return own_memory_->handle(0, PinnedLimits{}, request);
+}
+
 Reply Driver::ask(const Request& request) {
-  if (own_memory_) return own_memory_->handle(0, PinnedLimits{}, request);
+  if (own_memory_) return ask_own(request);
   const auto reply =
       send_value(server_.get(), request) ? receive_value<Reply>(server_.get()) : std::nullopt;
   return reply.value_or(Reply{k_rpc_failure, 0, 0, 0});

@@ -20,15 +20,20 @@ class Driver {
   CudaResult initialize(const Steering& steering);
   [[nodiscard]] const std::vector<Device>& devices() const { return devices_; }
   [[nodiscard]] bool uses_mps() const { return static_cast<bool>(server_); }
+  // Blocks where it is to wait for a kernel that does not end.
   Reply ask(const Request& request);
 
  private:
   static bool probe(const std::string& control);
   CudaResult join(const std::string& control);
   CudaResult greet_server();
+  Reply ask_own(const Request& request);
   UniqueFd server_;
   std::vector<Device> devices_;
-  std::unique_ptr<MemoryBook> own_memory_;  // without MPS
+  // Without MPS:
+  std::unique_ptr<MemoryBook> own_memory_;
+  Work own_work_;
+  CudaResult own_sticky_ = k_success;
 };
 
 }  // namespace mps::sim

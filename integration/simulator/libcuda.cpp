@@ -3,10 +3,9 @@
 
 #include <cstdio>
 #include <cstring>
-#include <map>
 #include <mutex>
 
-#include "driver.h"
+#include "libcuda_state.h"
 
 namespace {
 
@@ -18,24 +17,19 @@ constexpr int k_multiprocessor_count = 16;  // CU_DEVICE_ATTRIBUTE_…
 constexpr int k_compute_capability_major = 75;
 constexpr int k_compute_capability_minor = 76;
 
-struct State {
-  std::mutex mutex;
-  bool tried = false;
-  CudaResult result = k_not_initialized;
-  Driver driver;
-  std::map<void*, std::uint32_t> contexts;  // the device of each
-  void* current = nullptr;
-};
-
-State& state() {
-  static State the_state;
-  return the_state;
-}
-
 Steering own_steering() {
   Dl_info info{};
   const bool known = ::dladdr(reinterpret_cast<void*>(&own_steering), &info) != 0;
   return Steering::load(known && info.dli_fname != nullptr ? info.dli_fname : own_program());
+}
+
+}  // namespace
+
+namespace mps::sim {
+
+State& state() {
+  static State the_state;
+  return the_state;
 }
 
 const Device* device_at(int ordinal) {
@@ -48,7 +42,6 @@ int ready() {
   return state().tried ? state().result : k_not_initialized;
 }
 
-// The device of the current context, or what is wrong.
 int in_context(std::uint32_t& device) {
   if (ready() != k_success) return ready();
   const auto found = state().contexts.find(state().current);
@@ -57,38 +50,7 @@ int in_context(std::uint32_t& device) {
   return k_success;
 }
 
-struct ResultName {
-  int value;
-  const char* name;
-  const char* text;
-};
-constexpr ResultName k_names[] = {
-    {0, "CUDA_SUCCESS", "no error"},
-    {1, "CUDA_ERROR_INVALID_VALUE", "invalid argument"},
-    {2, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
-    {3, "CUDA_ERROR_NOT_INITIALIZED", "initialization error"},
-    {100, "CUDA_ERROR_NO_DEVICE", "no CUDA-capable device is detected"},
-    {101, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
-    {201, "CUDA_ERROR_INVALID_CONTEXT", "invalid device context"},
-    {805, "CUDA_ERROR_MPS_CONNECTION_FAILED",
-     "MPS client failed to connect to the MPS control daemon or the MPS server"},
-    {806, "CUDA_ERROR_MPS_RPC_FAILURE",
-     "the remote procedural call between the MPS server and the MPS client failed"},
-    {807, "CUDA_ERROR_MPS_SERVER_NOT_READY",
-     "MPS server is not ready to accept new MPS client requests"},
-    {810, "CUDA_ERROR_MPS_CLIENT_TERMINATED", "the MPS client has been terminated by the server"},
-};
-
-const ResultName* name_of(int value) {
-  for (const ResultName& name : k_names) {
-    if (name.value == value) return &name;
-  }
-  return nullptr;
-}
-
-}  // namespace
-
-#define MPS_SIM_EXPORT extern "C" __attribute__((visibility("default")))
+}  // namespace mps::sim
 
 MPS_SIM_EXPORT int cuInit(unsigned flags) {
   State& it = state();
@@ -169,6 +131,17 @@ MPS_SIM_EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
   return k_success;
 }
 
+MPS_SIM_EXPORT int cuDeviceGetPCIBusId(char* text, int length, int device) {
+  const Device* found = device_at(device);
+  if (ready() != k_success) return ready();
+  if (found == nullptr) return k_invalid_device;
+  if (length <= 0) return k_invalid_value;
+  // As the simulated NVML numbers its GPUs where its file says nothing.
+  (void)std::snprintf(text, static_cast<std::size_t>(length), "0000:%02X:00.0",
+                      static_cast<unsigned>(device + 0x1B) & 0xFFU);
+  return k_success;
+}
+
 MPS_SIM_EXPORT int cuCtxCreate_v2(void** context, unsigned, int device) {
   if (ready() != k_success) return ready();
   if (device_at(device) == nullptr) return k_invalid_device;
@@ -193,6 +166,22 @@ MPS_SIM_EXPORT int cuCtxDestroy_v2(void* context) {
   it.contexts.erase(found);
   if (it.current == context) it.current = nullptr;
   return reply.result;
+}
+
+MPS_SIM_EXPORT int cuCtxGetCurrent(void** context) {
+  if (ready() != k_success) return ready();
+  const std::lock_guard lock(state().mutex);
+  *context = state().current;
+  return k_success;
+}
+
+MPS_SIM_EXPORT int cuCtxSetCurrent(void* context) {
+  if (ready() != k_success) return ready();
+  State& it = state();
+  const std::lock_guard lock(it.mutex);
+  if (context != nullptr && !it.contexts.contains(context)) return k_invalid_context;
+  it.current = context;
+  return k_success;
 }
 
 MPS_SIM_EXPORT int cuMemGetInfo_v2(std::size_t* free_bytes, std::size_t* total_bytes) {
@@ -223,16 +212,4 @@ MPS_SIM_EXPORT int cuMemFree_v2(std::uint64_t address) {
   std::uint32_t device = 0;
   if (const int wrong = in_context(device); wrong != k_success) return wrong;
   return it.driver.ask({Ask::k_free, device, address}).result;
-}
-
-MPS_SIM_EXPORT int cuGetErrorName(int value, const char** name) {
-  const ResultName* found = name_of(value);
-  *name = found != nullptr ? found->name : nullptr;
-  return found != nullptr ? k_success : k_invalid_value;
-}
-
-MPS_SIM_EXPORT int cuGetErrorString(int value, const char** text) {
-  const ResultName* found = name_of(value);
-  *text = found != nullptr ? found->text : nullptr;
-  return found != nullptr ? k_success : k_invalid_value;
 }

@@ -1,6 +1,5 @@
 #include "server.h"
 
-#include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -8,7 +7,7 @@
 #include <array>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
+#include <thread>
 
 namespace mps::sim {
 namespace {
@@ -29,32 +28,29 @@ std::string hexadecimal(std::uint64_t value) {
   return text.data();
 }
 
-std::string uuid_words(const Device& device) {
-  std::string text;
-  for (std::size_t word = 0; word < 4; ++word) {
-    std::uint32_t value = 0;
-    std::memcpy(&value, device.uuid.data() + word * 4, sizeof value);
-    text += (word == 0 ? "" : "-") + hexadecimal(value);
-  }
-  return text;
-}
-
 }  // namespace
 
 Server::Server(Steering steering)
     : steering_(std::move(steering)),
       directory_(pipe_directory()),
       log_(directory_, Role::k_other),
+      wording_{steering_.number("version", 550) >= 580},
       devices_(visible_devices(steering_)),
       memory_(devices_),
       interrupts_(interrupts()) {
   if (devices_.size() > k_most_devices) devices_.resize(k_most_devices);
 }
 
+void Server::say(std::string_view text) {
+  if (ordered_.garbled_lines == 0) return log_.say(text);
+  --ordered_.garbled_lines;
+  log_.say(garbled(text));
+}
+
 int Server::run() {
-  log_.say("Startup");
+  say("Startup");
   if (!reach_control()) return 1;
-  log_.say("Initializing server process");
+  say("Initializing server process");
   const bool fails = steering_.flag("server_fails") || devices_.empty();
   if (fails) return fail(steering_.text("server_failure", k_no_device_text));
   if (!initialize()) return 0;
@@ -68,15 +64,15 @@ bool Server::initialize() {
 
 bool Server::reach_control() {
   const std::string path = directory_ + "/control";
-  log_.say("Connecting to control daemon on socket: " + path);
+  say("Connecting to control daemon on socket: " + path);
   control_ = connect_to(path);
   const auto greeting = control_ ? receive(control_.get(), k_greeting.size()) : std::nullopt;
   return greeting && greeting->bytes == k_greeting && send_as_self(control_.get(), k_credentials);
 }
 
 int Server::fail(const std::string& cause) {
-  log_.say("Driver initialization failed with: " + cause);
-  log_.say("Failed to start : " + cause);
+  say("Driver initialization failed with: " + cause);
+  say("Failed to start : " + cause);
   (void)send_value(control_.get(), Peer::k_server_failed);
   return 1;
 }
@@ -95,45 +91,88 @@ bool Server::register_as_ready() {
     limits_[device] = receive_value<std::uint64_t>(control_.get()).value_or(0);
   }
   priority_ = receive_value<std::int32_t>(control_.get()).value_or(0);
+  take_defaults();
+  return true;
+}
+
+void Server::take_defaults() {
   const PinnedLimits own =
       read_limit_list(environment("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", ""), PinnedLimits{});
   for (std::size_t device = 0; device < limits_.size(); ++device) {
     if (limits_[device] == 0) limits_[device] = own[device];
   }
-  log_.say("Active Threads Percentage set to " + print_percentage(percentage_));
+  say("Active Threads Percentage set to " + print_percentage(percentage_));
   for (std::size_t device = 0; device < devices_.size(); ++device) {
     if (limits_[device] == 0) continue;
-    log_.say("Device pinned memory limit for device " + std::to_string(device) + " set to " +
-             hexadecimal(limits_[device]) + " bytes");
+    say("Device pinned memory limit for device " + std::to_string(device) + " set to " +
+        hexadecimal(limits_[device]) + " bytes");
   }
-  log_.say("Server Priority set to " + std::to_string(priority_));
-  return true;
+  say("Server Priority set to " + std::to_string(priority_));
 }
 
 // Lives on without its control daemon as long as it has clients.
 int Server::serve() {
   while (!(leaving_ && clients_.empty())) {
-    std::vector<pollfd> polled{{control_.get(), POLLIN, 0}, {interrupts_.get(), POLLIN, 0}};
-    for (const auto& client : clients_) polled.push_back({client->socket.get(), POLLIN, 0});
-    if (::poll(polled.data(), polled.size(), -1) < 0) continue;
-    for (std::size_t index = 2; index < polled.size(); ++index) {
-      if (polled[index].revents != 0) handle_client(*clients_[index - 2]);
-    }
+    std::vector<pollfd> polled = await_events();
     std::erase_if(clients_, [](const auto& client) { return !client->socket; });
+    answer_the_waiting();
+    recover();
     if (polled[0].revents != 0 && !handle_order()) {
       control_.reset();
       leaving_ = true;
     }
-    // The order that came before the signal is carried out first.
-    const bool has_order = ::poll(polled.data(), 1, 0) > 0 && polled[0].revents != 0;
-    if (polled[1].revents != 0 && !(control_ && has_order)) return 0;
+    if (is_interrupted(polled)) return 0;
   }
   return 0;
+}
+
+// Handles what clients and tests say. Returns what else there is: the control daemon's orders
+// first, interrupts second.
+std::vector<pollfd> Server::await_events() {
+  const bool hears = !ordered_.stopped;
+  const bool hears_clients = hears && !hangs_;
+  std::vector<pollfd> polled{{hears ? control_.get() : -1, POLLIN, 0},
+                             {hears ? interrupts_.get() : -1, POLLIN, 0}};
+  const std::size_t first_order = polled.size();
+  orders_.poll_for(polled);
+  const std::size_t first_client = polled.size();
+  for (const auto& client : clients_) {
+    polled.push_back({hears_clients ? client->socket.get() : -1, POLLIN, 0});
+  }
+  if (::poll(polled.data(), polled.size(), wait_ms()) < 0) {
+    for (pollfd& one : polled) one.revents = 0;
+  }
+  for (std::size_t index = first_client; index < polled.size() && !hangs_; ++index) {
+    if (polled[index].revents != 0) handle_client(*clients_[index - first_client]);
+  }
+  orders_.handle(&polled[first_order], [this](std::string_view line) { return obey(line); });
+  return polled;
+}
+
+// Until the next kernel's end, or the server's recovery.
+int Server::wait_ms() const {
+  std::optional<Time> next = fault_ ? fault_->recovered_at : std::nullopt;
+  for (const auto& client : clients_) {
+    const auto end = client->waiting ? client->work.end() : std::nullopt;
+    if (end) next = next ? std::min(*next, *end) : *end;
+  }
+  if (!next || hangs_ || ordered_.stopped) return -1;
+  const auto left =
+      std::chrono::ceil<std::chrono::milliseconds>(*next - std::chrono::steady_clock::now());
+  return static_cast<int>(std::clamp<std::int64_t>(left.count(), 0, 60000));
+}
+
+// The order that came before the signal is carried out first.
+bool Server::is_interrupted(std::vector<pollfd>& polled) const {
+  if (polled[1].revents == 0) return false;
+  const bool has_order = ::poll(polled.data(), 1, 0) > 0 && polled[0].revents != 0;
+  return !(control_ && has_order);
 }
 
 bool Server::handle_order() {
   const auto order = receive_value<Order>(control_.get());
   if (!order) return false;
+  std::this_thread::sleep_for(ordered_.slow);
   switch (*order) {
     case Order::k_new_client:
       take_client();
@@ -152,7 +191,7 @@ bool Server::handle_order() {
       terminate_client();
       return true;
     case Order::k_status:
-      return send_value(control_.get(), std::uint32_t{1});
+      return send_value(control_.get(), std::uint32_t{fault_ ? 0U : 1U});
     case Order::k_set_priority:
       priority_ = receive_value<std::int32_t>(control_.get()).value_or(priority_);
       return true;
@@ -177,7 +216,7 @@ bool Server::handle_settings(Order order) {
 void Server::take_client() {
   auto message = receive(control_.get(), k_descriptor.size());
   if (!message || !message->descriptor) return;
-  log_.say("Received new client request");
+  if (!wording_.names_the_parts) say("Received new client request");
   auto client = std::make_unique<Client>();
   client->socket = std::move(message->descriptor);
   pass_credentials(client->socket.get());
@@ -186,7 +225,7 @@ void Server::take_client() {
 }
 
 bool Server::shut_down() {
-  log_.say("Server has been notified to shutdown");
+  say("Server has been notified to shutdown");
   if (steering_.is_535()) {
     (void)receive_value<std::uint32_t>(control_.get());
     leaving_ = true;
@@ -195,8 +234,8 @@ bool Server::shut_down() {
   const auto workers = static_cast<std::uint32_t>(clients_.size());
   leaving_ = workers == 0;
   if (workers != 0) {
-    log_.say("Server was unable to shutdown due to " + std::to_string(workers) +
-             " active workers threads");
+    say("Server was unable to shutdown due to " + std::to_string(workers) +
+        " active workers threads");
   }
   return send_value(control_.get(), workers);
 }
@@ -230,88 +269,20 @@ void Server::list_processes() {
 
 void Server::terminate_client() {
   const auto pid = receive_value<std::int32_t>(control_.get());
+  if (steering_.flag("terminate_hangs")) return;
   std::int32_t result = k_invalid_value;
   for (const auto& client : clients_) {
     if (!pid || client->pid != *pid) continue;
-    log_.say("Forcefully terminating client " + std::to_string(*pid));
-    client->terminated = true;
+    say("Forcefully terminating client " + std::to_string(*pid));
+    client->sticky = k_client_terminated;
+    client->work.drop();
     client->contexts.clear();
     memory_.forget(client->socket.get());
     result = k_success;
   }
-  log_.say(result == k_success ? "Client termination succeeded."
-                               : "Client termination failed with invalid argument.");
+  say(result == k_success ? "Client termination succeeded."
+                          : "Client termination failed with invalid argument.");
   (void)send_value(control_.get(), result);
-}
-
-void Server::handle_client(Client& client) {
-  const auto message = receive(client.socket.get(), 4096);
-  if (!message) return lose(client);
-  if (client.pid == 0) return welcome(client, *message);
-  Request request;
-  if (message->bytes.size() != sizeof request) return lose(client);
-  message->bytes.copy(reinterpret_cast<char*>(&request), sizeof request);
-  if (!send_value(client.socket.get(), handle_request(client, request))) lose(client);
-}
-
-void Server::welcome(Client& client, const Message& message) {
-  Hello hello;
-  if (!message.credentials || message.bytes.size() != sizeof hello) return lose(client);
-  message.bytes.copy(reinterpret_cast<char*>(&hello), sizeof hello);
-  client.pid = message.credentials->pid;
-  client.limits = lower_limits(limits_, hello.pinned_limits);
-  Welcome answer;
-  answer.percentage = std::min(percentage_, hello.percentage);
-  answer.device_count = static_cast<std::uint32_t>(devices_.size());
-  for (std::size_t index = 0; index < devices_.size(); ++index) {
-    SharedDevice& shared = answer.devices[index];
-    const Device& device = devices_[index];
-    shared.uuid = device.uuid;
-    (void)std::snprintf(shared.name.data(), shared.name.size(), "%s", device.name.c_str());
-    shared.memory = device.memory;
-    shared.multiprocessors = multiprocessors(device.multiprocessors, answer.percentage);
-    shared.is_mig = device.is_mig ? 1 : 0;
-  }
-  log_.say("Worker created");
-  log_.say("Creating worker thread");
-  if (!send_value(client.socket.get(), answer)) lose(client);
-}
-
-Reply Server::handle_request(Client& client, const Request& request) {
-  if (client.terminated) return {k_client_terminated, 0, 0, 0};
-  if (request.device >= devices_.size()) return {k_invalid_device, 0, 0, 0};
-  if (request.ask == Ask::k_create_context) {
-    const Device& device = devices_[request.device];
-    log_.say("Device " + device.name + " (uuid " + uuid_words(device) + ") is associated");
-    log_.say("Status of client {" + std::to_string(client.pid) + ", " +
-             std::to_string(client.contexts.size() + 1) + "} is ACTIVE");
-    client.contexts.push_back(request.device);
-  } else if (request.ask == Ask::k_destroy_context && !client.contexts.empty()) {
-    client.contexts.pop_back();
-  }
-  return memory_.handle(client.socket.get(), client.limits, request);
-}
-
-void Server::lose(Client& client) {
-  memory_.forget(client.socket.get());
-  log_.say("Receive command failed, assuming client exit");
-  const std::size_t contexts = client.contexts.size();
-  for (std::size_t context = 1; context <= contexts; ++context) {
-    log_.say("Client {" + std::to_string(client.pid) + ", " + std::to_string(context) + "} exit");
-  }
-  client.contexts.clear();
-  if (contexts != 0) {
-    log_.say("Client disconnected. Number of active client contexts is " +
-             std::to_string(context_count()) + ".");
-  }
-  log_.say("Client process disconnected");
-  client.socket.reset();
-}
-
-std::size_t Server::context_count() const {
-  std::size_t count = 0;
-  for (const auto& client : clients_) count += client->contexts.size();
-  return count;
 }
 
 }  // namespace mps::sim

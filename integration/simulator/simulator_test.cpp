@@ -1,9 +1,20 @@
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <csignal>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "blast.h"
+#include "device_model.h"
+#include "event_board.h"
 #include "log_pipe.h"
 #include "memory_book.h"
+#include "orders.h"
 #include "steering.h"
 #include "values.h"
+#include "work.h"
 
 namespace mps::sim {
 
@@ -94,6 +105,112 @@ TEST_CASE("memory is counted per client, against its limit and the device") {
   CHECK(book.used(0) == 0);
   CHECK(book.handle(1, limits, {Ask::k_memory, 0, 0}).first == 600);
   CHECK(book.handle(1, limits, {Ask::k_memory, 9, 0}).result == k_invalid_device);
+}
+
+TEST_CASE("kernels are known by the names of their entries") {
+  CHECK(
+      entries_of(".version 6.0\n.visible .entry mps_probe_spin(.param .u64 n)\n{}\n.entry\tx{}") ==
+      std::vector<std::string>{"mps_probe_spin", "x"});
+  CHECK(entries_of(".entry").empty());
+  CHECK(kernel_named("mps_probe_spin") == Kernel::k_spin);
+  CHECK(kernel_named("mps_probe_hang") == Kernel::k_hang);
+  CHECK(kernel_named("x") == Kernel::k_nothing);
+  CHECK(is_fault(kernel_named("mps_probe_trap")));
+  CHECK(is_fault(kernel_named("mps_probe_bad_address")));
+}
+
+TEST_CASE("a client's kernels run one after another") {
+  using namespace std::chrono_literals;
+  const Work::Time now{100s};
+  Work work;
+  CHECK_FALSE(work.is_busy(now));
+  work.spin(10ms, now);
+  work.spin(10ms, now);
+  CHECK(work.is_busy(now + 19ms));
+  CHECK_FALSE(work.is_busy(now + 20ms));
+  CHECK(work.end() == now + 20ms);
+  work.hang();
+  work.spin(10ms, now);
+  CHECK_FALSE(work.end().has_value());
+  CHECK(work.is_busy(now + 1000h));
+  work.drop();
+  CHECK_FALSE(work.is_busy(now));
+}
+
+TEST_CASE("a fault reaches all clients of the device and of those that they share") {
+  const std::vector<Party> parties{{11, {0}}, {12, {1}}, {13, {0, 2}}, {14, {2, 2}}, {15, {}}};
+  const Blast blast = blast_of(parties, 0);
+  CHECK(blast.devices == std::set<std::uint32_t>{0, 2});
+  CHECK(blast.parties == std::vector<std::size_t>{0, 2, 3});
+  CHECK(blast_of(parties, 1).parties == std::vector<std::size_t>{1});
+}
+
+TEST_CASE("what the log says about a fault") {
+  const std::vector<Party> parties{{11, {0}}, {12, {0}}};
+  const Blast blast = blast_of(parties, 0);
+  CHECK(fault_lines({false}, parties, blast, parties[1], true) ==
+        std::vector<std::string>{
+            "Server is handling a fatal GPU error.",
+            "Client process 12 encountered a fatal GPU error.",
+            "Status of client {11, 1} is INACTIVE",
+            "Status of client {12, 1} is INACTIVE",
+            "The following devices will be reset:",
+            "0",
+            "The following clients have a sticky error set:",
+            "11",
+            "12",
+        });
+  CHECK(fault_lines({true}, parties, blast, parties[0], true)[1] ==
+        "Client process {PID: 11, Context ID: 1} encountered a fatal GPU error.");
+  CHECK(fault_lines({true}, parties, blast, parties[0], false)[1] ==
+        "Status of client {PID: 11, Context ID: 1} is INACTIVE");
+  CHECK(garbled("Worker created") == "Work\x01\xff\x1b[31m%s\xc3");
+}
+
+TEST_CASE("orders are understood or refused") {
+  const auto fault = parse_order("fault 17 trap");
+  REQUIRE(fault);
+  CHECK(std::get<order::Fault>(*fault).client == 17);
+  CHECK(std::get<order::Fault>(*fault).kind == Kernel::k_trap);
+  CHECK(std::get<order::Fault>(*parse_order("fault 17")).kind == Kernel::k_bad_address);
+  CHECK(std::get<order::Die>(*parse_order("die")).signal == SIGKILL);
+  CHECK(std::get<order::Die>(*parse_order("die signal 11")).signal == 11);
+  CHECK(std::get<order::Die>(*parse_order("die status 3")).status == 3);
+  CHECK_FALSE(std::get<order::Answer>(*parse_order("stop answering")).again);
+  CHECK(std::get<order::Slow>(*parse_order(" slow  20\n")).each == std::chrono::milliseconds(20));
+  CHECK(std::get<order::Xid>(*parse_order("xid 79 GPU-1")).device == "GPU-1");
+  CHECK(std::get<order::Recovery>(*parse_order("recovery drain-and-reset")).action == 4);
+  CHECK(std::get<order::Set>(*parse_order("set most_clients 2")).value == "2");
+  for (const char* refused : {"", "fault", "fault x", "fault 1 slip", "fault 1 trap 2", "hang -1",
+                              "die 9", "die signal x", "stop", "garble", "slow 1 2", "xid 1 2 3",
+                              "recovery repair", "set a", "status now"}) {
+    CAPTURE(refused);
+    CHECK_FALSE(parse_order(refused).has_value());
+  }
+}
+
+TEST_CASE("lines about troubles of the hardware") {
+  const auto xid = parse_board_line("xid 31 GPU-1 4711");
+  REQUIRE(xid);
+  CHECK(xid->kind == BoardEvent::Kind::k_xid);
+  CHECK(xid->number == 31);
+  CHECK(xid->uuid == "GPU-1");
+  CHECK(parse_board_line("action 1 GPU-1")->kind == BoardEvent::Kind::k_action);
+  CHECK(parse_board_line("drop 2")->number == 2);
+  for (const char* refused : {"", "xid", "xid 31", "xid x GPU-1", "drop", "drop 1 2", "action 1"}) {
+    CAPTURE(refused);
+    CHECK_FALSE(parse_board_line(refused).has_value());
+  }
+}
+
+TEST_CASE("UUIDs are written as NVIDIA writes them") {
+  const auto device = device_of_uuid("GPU-5130-0001");
+  REQUIRE(device);
+  CHECK(uuid_text(*device) == "GPU-51300001-0000-0000-0000-000000000000");
+  CHECK(uuid_text(*device_of_uuid("MIG-51300000-0000-4000-8000-00000000002f")) ==
+        "MIG-51300000-0000-4000-8000-00000000002f");
+  CHECK_FALSE(device_of_uuid("0").has_value());
+  CHECK_FALSE(device_of_uuid("GPU-xyz").has_value());
 }
 
 }  // namespace mps::sim

@@ -16,6 +16,7 @@ class Steering {
   static Steering load(const std::string& own_file);
   static Steering from_text(std::string_view text);
 
+  void set(const std::string& key, const std::string& value) { values_[key] = value; }
   [[nodiscard]] std::string text(const std::string& key, const std::string& fallback = {}) const;
   [[nodiscard]] long number(const std::string& key, long fallback) const;
   [[nodiscard]] bool flag(const std::string& key) const { return number(key, 0) != 0; }

@@ -1,0 +1,258 @@
+"""The simulator's faults, seen by real processes: a control daemon (NVIDIA's own or ours), a
+simulated server, and CUDA programs. What mps-supervisor makes of them is other suites' matter."""
+
+import os
+import unittest
+
+import harness
+from harness import wait_until
+from sim_kit import DEVICE, Node, order
+
+BAD_ADDRESS = {"call": "cuCtxSynchronize", "result": 700, "name": "CUDA_ERROR_ILLEGAL_ADDRESS"}
+TRAP = {"call": "cuCtxSynchronize", "result": 719, "name": "CUDA_ERROR_LAUNCH_FAILED"}
+
+
+class SimFaults(unittest.TestCase):
+    def node(self, **settings):
+        node = Node(settings).start()
+        self.addCleanup(node.close)
+        return node
+
+    def status(self, node):
+        answer = node.commands(f"get_server_status {node.server()}")
+        unknown = 'Unknown command "get_server_status"'
+        return None if answer == [unknown] else answer[0]
+
+    def assert_status(self, node, status):
+        """535 does not know the command, so there the server itself is asked."""
+        self.assertIn(self.status(node), (status, None))
+        self.assertEqual(node.order("status").split(",")[0], status)
+
+    def faulted(self, node, kind="bad-address", victims=3):
+        """A culprit and its victims, after the fault."""
+        clients = [node.client() for _ in range(victims + 1)]
+        said = clients[0].ask(f"fault {kind}")
+        expected = TRAP if kind == "trap" else BAD_ADDRESS
+        self.assertEqual(said, {"step": "fault", **expected})
+        return clients
+
+    def named(self, node, client):
+        """As a server's log names a client's first context; 580 has words for it."""
+        is_new = node.backend.version == "580"
+        return f"{{PID: {client.pid}, Context ID: 1}}" if is_new else f"{{{client.pid}, 1}}"
+
+    def assert_order_of(self, lines, *expected):
+        place = 0
+        for line in expected:
+            self.assertIn(line, lines[place:])
+            place = lines.index(line, place) + 1
+
+    def test_a_fault_reaches_all_and_names_the_one_who_did_it(self):
+        node = self.node()
+        culprit, *victims = clients = self.faulted(node)
+        for victim in victims:
+            self.assertEqual(victim.ask("launch 1")["result"], 700)
+            self.assertEqual(victim.ask("memory")["result"], 700)
+        node.wait_log("sticky error set:")
+        lines = node.server_lines()
+        who = self.named(node, culprit) if node.backend.version == "580" else culprit.pid
+        begin = lines.index("Server is handling a fatal GPU error.")
+        self.assertEqual(
+            lines[begin : begin + 13],
+            [
+                "Server is handling a fatal GPU error.",
+                f"Client process {who} encountered a fatal GPU error.",
+                *(f"Status of client {self.named(node, c)} is INACTIVE" for c in clients),
+                "The following devices will be reset:",
+                "0",
+                "The following clients have a sticky error set:",
+                *(str(client.pid) for client in clients),
+            ],
+        )
+        self.assert_status(node, "FAULT")
+        self.assertEqual(node.refused(), 807)
+
+    def test_a_trap_names_nobody(self):
+        node = self.node()
+        _, victim = self.faulted(node, "trap", victims=1)
+        self.assertEqual(victim.ask("launch 1")["result"], 719)
+        self.assertNotIn("encountered a fatal GPU error", node.log_text())
+
+    def test_it_recovers_when_all_have_left(self):
+        node = self.node()
+        clients = self.faulted(node)
+        server = node.server()
+        for client in clients:
+            client.leave()
+        node.wait_log("Creating server context on device 0 (Simulated GPU)")
+        self.assert_order_of(
+            node.server_lines(),
+            f"Client {self.named(node, clients[-1])} exit",
+            "Destroy server context on device 0",
+            "Creating server context on device 0 (Simulated GPU)",
+        )
+        wait_until(lambda: node.order("status").startswith("ACTIVE"), "ACTIVE")
+        newcomer = node.client()
+        self.assertEqual(newcomer.ask("launch 1")["result"], 0)
+        self.assertEqual(node.server(), server)
+        self.assert_status(node, "ACTIVE")
+
+    def test_a_victim_that_stays_keeps_it_in_fault(self):
+        node = self.node(recovery_ms=0)
+        *others, last = self.faulted(node)
+        for client in others:
+            client.leave()
+        node.wait_log("Client process disconnected", count=len(others))
+        self.assert_status(node, "FAULT")
+        self.assertEqual(node.refused(), 807)
+        last.kill()
+        node.wait_log("Creating server context on device 0")
+        self.assert_status(node, "ACTIVE")
+
+    def test_terminate_client_works_in_fault_and_its_end_ends_it(self):
+        node = self.node()
+        clients = self.faulted(node)
+        server = node.server()
+        for client in clients:
+            self.assertEqual(node.commands(f"terminate_client {server} {client.pid}"), ["0"])
+            self.assertEqual(client.ask("memory")["result"], 810)
+        self.assert_status(node, "FAULT")  # the processes are there still
+        for client in clients:
+            client.kill()
+        node.wait_log("Creating server context on device 0")
+        self.assertEqual(node.client().ask("launch 1")["result"], 0)
+
+    def test_a_hanging_kernel_hurts_nobody_else_and_can_be_terminated(self):
+        node = self.node()
+        hanging, other = node.client(), node.client()
+        self.assertEqual(hanging.ask("hang")["result"], 0)
+        self.assertEqual(other.ask("launch 1")["result"], 0)
+        self.assertTrue(hanging.is_silent())
+        self.assertEqual(node.commands(f"terminate_client {node.server()} {hanging.pid}"), ["0"])
+        ended = hanging.said()
+        self.assertEqual((ended["step"], ended["result"]), ("hang-ended", 810))
+        self.assertEqual(other.ask("launch 1")["result"], 0)
+
+    def test_terminate_client_that_is_not_answered(self):
+        node = self.node(terminate_hangs=1)
+        hanging = node.client()
+        hanging.ask("hang")
+        server = node.server()
+        self.assertIsNone(node.commands(f"terminate_client {server} {hanging.pid}", deadline=0.5))
+        os.kill(server, 9)
+        self.assertEqual(hanging.said()["result"], 806)
+
+    def test_a_busy_client_killed_hangs_the_server_until_it_is_killed(self):
+        node = self.node(kill_busy_hangs=1)
+        busy, idle, other = node.client(), node.client(), node.client()
+        self.assertEqual(busy.ask("start 60000")["result"], 0)
+        idle.kill()  # one that has no work does no harm
+        node.wait_log("Client process disconnected")
+        self.assertEqual(other.ask("launch 1")["result"], 0)
+        server = node.server()
+        busy.kill()
+        wait_until(lambda: order(server, "status").endswith(", hangs"), "it hangs")
+        other.tell("launch 1")
+        newcomer = node.probe()
+        node.wait_log("NEW CLIENT", count=4)
+        self.assertTrue(other.is_silent() and newcomer.is_silent())
+        os.kill(server, 9)
+        self.assertEqual(other.said()["result"], 806)
+        self.assertIn(newcomer.said()["cuInit"], (805, 806))
+
+    def test_clients_of_a_server_that_dies_get_806(self):
+        for line, status in (("die", 0), ("die status 3", 3), ("die signal 11", 0)):
+            with self.subTest(line):
+                node = self.node()
+                looping, waiting = node.client(), node.client()
+                self.assertEqual(looping.ask("until-error 1")["result"], 0)
+                self.assertEqual(waiting.ask("hang")["result"], 0)
+                server = node.server()
+                self.assertIsNone(order(server, line))
+                self.assertEqual(looping.said()["name"], "CUDA_ERROR_MPS_RPC_FAILURE")
+                self.assertEqual(waiting.said()["result"], 806)
+                node.wait_log(f"Server {server} exited with status {status}")
+                self.assertEqual(node.client().ask("launch 1")["result"], 0)
+                self.assertNotEqual(node.server(), server)
+
+    def test_48_clients_and_no_more(self):
+        node = self.node()
+        clients = [node.client() for _ in range(48)]
+        self.assertEqual(node.refused(), 808)
+        node.wait_log("Failed to accept new client. Maximum number of clients (48) reached.")
+        clients.pop().leave()
+        node.wait_log("Client process disconnected")
+        clients.append(node.client())
+        self.assertEqual(clients[0].ask("fault trap")["result"], 719)
+        for client in clients[1:]:
+            self.assertEqual(client.ask("launch 1")["result"], 719)
+
+    def test_other_devices_of_a_server_go_on_but_let_nobody_in(self):
+        second = "GPU-00000000-0000-4000-8000-000000000001"
+        node = self.node(devices=f"{DEVICE},{second}")
+        culprit, elsewhere = node.client(), node.client("--device", "1")
+        self.assertEqual(culprit.ask("fault trap")["result"], 719)
+        self.assertEqual(elsewhere.ask("launch 1")["result"], 0)
+        self.assertEqual(node.refused(), 807)
+        culprit.leave()
+        node.wait_log("Creating server context on device 0")
+        self.assertNotIn("server context on device 1", node.log_text())
+        self.assertEqual(elsewhere.ask("launch 1")["result"], 0)
+
+    def test_another_uid_waits_until_all_have_left(self):
+        node = self.node()
+        first = node.client()
+        other = node.probe(user=1235, group=1235, extra_groups=[])
+        node.wait_log("from user 1235: Server is not ready, push client to pending list")
+        self.assertTrue(other.is_silent())
+        first.leave()
+        self.assertEqual(other.said()["cuInit"], 0)
+        node.wait_log("for user 1235")
+
+    def test_orders(self):
+        node = self.node()
+        client = node.client()
+        server = node.server()
+        self.assertEqual(order(server, "status"), "ACTIVE, 1 clients, 1 contexts, 0 busy")
+        self.assertTrue(order(server, "fault it").startswith("refused: fault PID"))
+        self.assertEqual(order(server, "hang 1"), "refused: no such client with a context")
+        self.assertEqual(order(server, "out-of-memory on"), "done")
+        self.assertEqual(client.ask("alloc 1")["result"], 2)
+        self.assertEqual(order(server, "out-of-memory off"), "done")
+        self.assertEqual(client.ask("alloc 1")["result"], 0)
+        self.assertEqual(order(server, f"hang {client.pid}"), "done")
+        self.assertEqual(order(server, "status"), "ACTIVE, 1 clients, 1 contexts, 1 busy")
+        client.tell("await")
+        self.assertEqual(order(server, f"fault {client.pid}"), "done")
+        self.assertEqual(client.said()["result"], 700)
+        self.assertEqual(order(server, "set recovery_fails 1"), "done")
+        client.leave()
+        node.wait_log("Client process disconnected")
+        self.assertEqual(order(server, "status"), "FAULT, 0 clients, 0 contexts, 0 busy")
+        self.assertEqual(order(server, "set recovery_fails 0"), "done")
+        node.wait_log("Creating server context on device 0")
+
+    def test_a_server_that_stops_answering_and_answers_again(self):
+        node = self.node()
+        client = node.client()
+        server = node.server()
+        self.assertEqual(order(server, "stop answering"), "done")
+        client.tell("memory")
+        self.assertIsNone(node.commands(f"get_client_list {server}", deadline=0.5))
+        self.assertTrue(client.is_silent())
+        self.assertEqual(order(server, "answer again"), "done")
+        self.assertEqual(client.said()["result"], 0)
+
+    def test_garbled_log_lines(self):
+        node = self.node()
+        node.client()
+        self.assertEqual(node.order("garble 2"), "done")
+        node.client()
+        node.wait_log("\x01")
+        node.client()
+        node.wait_log("Worker created", count=2)
+        self.assertEqual(node.log_text().count("\x01"), 2)
+
+
+if __name__ == "__main__":
+    harness.main()
