@@ -209,6 +209,61 @@ class SimFaults(unittest.TestCase):
         self.assertEqual(other.said()["cuInit"], 0)
         node.wait_log("for user 1235")
 
+    def xids(self, watch, count):
+        said = [watch.said() for _ in range(count)]
+        self.assertEqual({(event["device"], event["event"]) for event in said}, {(DEVICE, "xid")})
+        return [event["number"] for event in said]
+
+    def test_xids_of_a_fault(self):
+        for kind, first in (("bad-address", 31), ("trap", 13)):
+            with self.subTest(kind):
+                node = self.node()
+                watch = node.watch()
+                self.faulted(node, kind, victims=2)
+                self.assertEqual(self.xids(watch, 4), [first, 45, 45, 43])
+
+    def test_a_migs_xids_name_its_instances(self):
+        mig = "MIG-00000000-0000-4000-8000-0000000000aa"
+        node = Node({"devices": mig})
+        self.addCleanup(node.close)
+        node.write_inventory(f"gpu {DEVICE} mig=on", f"mig {mig} place=2")
+        node.start()
+        watch = node.watch()
+        self.faulted(node, "trap", victims=0)
+        event = watch.said()
+        self.assertEqual((event["device"], event["number"]), (DEVICE, 13))
+        self.assertEqual((event["gpuInstance"], event["computeInstance"]), (3, 0))
+
+    def test_xids_and_recovery_actions_by_order(self):
+        node = self.node()
+        node.client()
+        is_new = node.backend.version == "580"  # the driver has had it since 570
+        watch = node.watch()
+        self.assertEqual(watch.first["types"], 0x8008 if is_new else 0x8)
+        self.assertEqual(watch.first["recoveryAction"], 0 if is_new else -1)
+        self.assertEqual(node.order("xid 79"), "done")
+        self.assertEqual(self.xids(watch, 1), [79])
+        self.assertEqual(node.order("xid 79 GPU-1234"), "refused: no such device")
+        self.assertEqual(node.order("drop-xid 2"), "done")
+        self.assertEqual(node.order(f"xid 1 {DEVICE}"), "done")
+        self.assertEqual(node.order("xid 2"), "done")
+        self.assertEqual(node.order("recovery reset"), "done")
+        self.assertEqual(node.order("xid 3"), "done")
+        if is_new:
+            self.assertEqual(self.xids(watch, 1), [154])
+            event = watch.said()
+            self.assertEqual((event["event"], event["number"]), ("recoveryAction", 1))
+            self.assertEqual(event["recoveryAction"], 1)
+        self.assertEqual(self.xids(watch, 1), [3])
+        self.assertEqual(watch.leave(), 0)
+
+    def test_a_server_of_another_uid_tells_xids_too(self):
+        node = self.node()
+        watch = node.watch()
+        client = node.client(user=1235, group=1235, extra_groups=[])
+        self.assertEqual(client.ask("fault bad-address")["result"], 700)
+        self.assertEqual(self.xids(watch, 2), [31, 43])
+
     def test_orders(self):
         node = self.node()
         client = node.client()

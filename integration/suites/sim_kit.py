@@ -91,12 +91,20 @@ class Node:
         self.pipe.chmod(0o711)
         self.log = self.root / "log"
         self.environment = self.backend.environment(self.pipe)
-        self.environment["MPS_SIM_EVENTS"] = str(self.root / "events")
+        self.inventory = self.root / "nvml"
+        self.write_inventory(f"gpu {DEVICE}")
+        self.environment["MPS_SIM_NVML"] = str(self.inventory)
         self.environment["MPS_SIM_SERVER_READY_MS"] = "5"
         for key, value in (settings or {}).items():
             self.environment[f"MPS_SIM_{key.upper()}"] = str(value)
         self.helpers = []
         self.daemon = None
+
+    def write_inventory(self, *lines, driver=None):
+        driver = driver or f"{self.backend.version}.1"
+        fresh = self.root / "nvml.new"
+        fresh.write_text("\n".join([f"driver {driver}", *lines]) + "\n")
+        fresh.rename(self.inventory)
 
     def start(self):
         with open(self.log, "ab") as log:
@@ -157,6 +165,12 @@ class Node:
         started = Lines([OPTIONS.build / "bin" / name, *arguments], self.environment, **options)
         self.helpers.append(started)
         return started
+
+    def watch(self):
+        """A reader of NVML's events that has begun to listen."""
+        watch = self.program("mps-xid-watch")
+        watch.first = watch.said()
+        return watch
 
     def client(self, *arguments, **options):
         """A probe that is in, with a context."""

@@ -1,107 +1,20 @@
 // The entry points. Each reads the inventory anew, so that hardware changes under its user; see
 // inventory.cpp for the file and README.md for examples.
-//
-// The ABI is the one that the supervisor declares for itself (device/nvml_abi.h): that this is
-// NVML's own is held by running against the real library, not by this one.
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <map>
-#include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
-#include "device/nvml_abi.h"
-#include "inventory.h"
-
-namespace nvml = mps::device::nvml;
-
-// A handle stays good for as long as the library does; what it stands for may be gone.
-struct nvml::DeviceHandle {
-  std::string uuid;
-};
+#include "calls.h"
 
 namespace {
 
-using mps::sim::SimDevice;
-using mps::sim::SimInventory;
-
-constexpr nvml::Return k_uninitialized = 1;
-constexpr nvml::Return k_invalid_argument = 2;
-constexpr nvml::Return k_gpu_is_lost = 15;
-constexpr nvml::Return k_unknown = 999;
+using namespace mps::sim;  // NOLINT: this file is that namespace's C face
 constexpr unsigned long long k_mebibyte = 1024ULL * 1024;
-
-struct Library {
-  std::mutex mutex;
-  unsigned initialised = 0;
-  std::map<std::string, std::unique_ptr<nvml::DeviceHandle>, std::less<>> handles;
-};
-
-Library& library() {
-  static auto* the_library = new Library;  // never destroyed: a thread may still be in a call
-  return *the_library;
-}
-
-nvml::Handle handle_of(const std::string& uuid) {
-  auto& lib = library();
-  const std::lock_guard lock(lib.mutex);
-  auto& handle = lib.handles[uuid];
-  if (!handle) handle = std::make_unique<nvml::DeviceHandle>(nvml::DeviceHandle{uuid});
-  return handle.get();
-}
-
-bool hangs(const SimInventory& inventory, const char* entry) {
-  return std::ranges::find(inventory.hangs, entry) != inventory.hangs.end();
-}
-
-// The inventory after any hang is over; what a failure line says about this call.
-nvml::Return enter(const char* entry, const std::string& uuid, SimInventory& inventory) {
-  auto loaded = mps::sim::load_inventory();
-  while (loaded && hangs(*loaded, entry)) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    loaded = mps::sim::load_inventory();
-  }
-  if (!loaded) {
-    std::fprintf(stderr, "simulated NVML: %s\n", loaded.error().message.c_str());
-    return k_unknown;
-  }
-  inventory = std::move(*loaded);
-  for (const auto& failure : inventory.failures) {
-    if (failure.entry == entry && (failure.uuid.empty() || failure.uuid == uuid)) {
-      return failure.code;
-    }
-  }
-  return nvml::k_success;
-}
-
-// For calls that need nvmlInit but no device.
-template <typename Body>
-nvml::Return global_call(const char* entry, Body body) {
-  {
-    auto& lib = library();
-    const std::lock_guard lock(lib.mutex);
-    if (lib.initialised == 0) return k_uninitialized;
-  }
-  SimInventory inventory;
-  const auto code = enter(entry, {}, inventory);
-  return code != nvml::k_success ? code : body(inventory);
-}
-
-template <typename Body>
-nvml::Return device_call(const char* entry, nvml::Handle handle, Body body) {
-  if (handle == nullptr) return k_invalid_argument;
-  SimInventory inventory;
-  const auto code = enter(entry, handle->uuid, inventory);
-  if (code != nvml::k_success) return code;
-  const auto* device = inventory.find(handle->uuid);
-  return device == nullptr ? k_gpu_is_lost : body(inventory, *device);
-}
 
 nvml::Return copy_text(const std::string& text, char* buffer, unsigned size) {
   if (buffer == nullptr) return k_invalid_argument;
@@ -110,7 +23,7 @@ nvml::Return copy_text(const std::string& text, char* buffer, unsigned size) {
   return nvml::k_success;
 }
 
-constexpr std::array<std::pair<nvml::Return, const char*>, 13> k_error_texts{{
+constexpr std::array<std::pair<nvml::Return, const char*>, 14> k_error_texts{{
     {0, "Success"},
     {1, "Uninitialized"},
     {2, "Invalid Argument"},
@@ -119,6 +32,7 @@ constexpr std::array<std::pair<nvml::Return, const char*>, 13> k_error_texts{{
     {6, "Not Found"},
     {7, "Insufficient Size"},
     {9, "Driver Not Loaded"},
+    {10, "Timeout"},
     {13, "Function Not Found"},
     {15, "GPU is lost"},
     {16, "GPU requires restart"},
@@ -178,8 +92,6 @@ nvml::Return list_processes(const char* entry, bool mps, std::optional<unsigned>
 }  // namespace
 
 extern "C" {
-
-#define MPS_SIM_ENTRY __attribute__((visibility("default"))) nvml::Return
 
 MPS_SIM_ENTRY nvmlInit_v2() {
   SimInventory inventory;
@@ -408,7 +320,5 @@ MPS_SIM_ENTRY nvmlDeviceGetComputeInstanceId(nvml::Handle handle, unsigned* id) 
                        return nvml::k_success;
                      });
 }
-
-#undef MPS_SIM_ENTRY
 
 }  // extern "C"
