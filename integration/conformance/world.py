@@ -14,7 +14,8 @@ from pathlib import Path
 
 DEADLINE = 15.0
 # The real front-end's two threads race for how it ends.
-BUSY = [(1, "", "Cannot send command to MPS control daemon process\n"), (1, "", ""), (0, "", "")]
+BUSY = [(status, "", text) for status in (0, 1)
+        for text in ("", "Cannot send command to MPS control daemon process\n")]
 OF_CONNECTIONS = re.compile(
     "Accepting|NEW (CLIENT|SERVER|DEBUGGEE)|Starting|Server \\d+ exited|Removed Shm|"
     "Server encountered|User did not|Unable|Unknown type")
@@ -314,6 +315,26 @@ class World:
             self.note_probe(out, process.returncode)
         else:
             self.note(f"status {process.returncode}")
+
+    def do_tell(self, rest):
+        """tell NAME STEP: a held client with --commands does it; see integration/probe/steps.h."""
+        name, _, step = rest.partition(" ")
+        self.held[name].stdin.write(step + "\n")
+        self.held[name].stdin.flush()
+        self.note_probe(self.held[name].stdout.readline(), "none yet")
+
+    def do_order(self, rest):
+        """Tells the simulated server something; see integration/simulator/README.md."""
+        server = self.latest("Starting new server (\\d+)")
+        peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        peer.settimeout(DEADLINE)
+        with peer:
+            peer.connect(f"\0mps-sim-server-{server}")
+            peer.send(rest.encode())
+            try:
+                self.note(f"answer: {peer.recv(4096).decode() or 'the end'}")
+            except ConnectionResetError:
+                self.note("answer: the end")
 
     # Bare connections: what the daemon makes of peers that are not what it expects.
 

@@ -227,7 +227,7 @@ void Daemon::begin_quit() {
 }
 
 int Daemon::finish() {
-  const std::int32_t status = keeper_->all_ended_well() ? 0 : 1;
+  const std::int32_t status = keeper_->exit_status();
   folder_.stop_listening();
   end_session(status);
   log_->say("Exit with status " + std::to_string(status));

@@ -136,7 +136,7 @@ void ServerKeeper::on_exit(pid_t pid, int status) {
   // Death by a signal is shown as 0, as the real one does.
   const int shown = WEXITSTATUS(status);
   log_.say("Server " + number(pid) + " exited with status " + number(shown));
-  all_ended_well_ = all_ended_well_ && shown == 0;
+  if (exit_status_ == 0) exit_status_ = shown;
   const uid_t uid = server_->uid;
   server_.reset();
   if (!quitting_ && anybody_waits(uid) && starts_ < k_most_starts) return launch(uid);

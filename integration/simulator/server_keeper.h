@@ -44,7 +44,8 @@ class ServerKeeper {
   [[nodiscard]] std::optional<pid_t> server() const;
   [[nodiscard]] bool is_ready() const;  // takes orders; on 535 not while it shuts down
   [[nodiscard]] int orders() const { return server_ ? server_->socket.get() : -1; }
-  [[nodiscard]] bool all_ended_well() const { return all_ended_well_; }
+  // The first status but 0 that a server ended with: the daemon's own, as with the real one.
+  [[nodiscard]] int exit_status() const { return exit_status_; }
 
   [[nodiscard]] std::optional<Clock::time_point> deadline() const;
   void on_time(Clock::time_point now);
@@ -81,7 +82,7 @@ class ServerKeeper {
   int starts_ = 0;
   bool quitting_ = false;
   std::optional<Clock::time_point> force_at_;
-  bool all_ended_well_ = true;
+  int exit_status_ = 0;
 };
 
 }  // namespace mps::sim
