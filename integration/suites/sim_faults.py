@@ -11,6 +11,8 @@ from sim_kit import DEVICE, Node, order
 BAD_ADDRESS = {"call": "cuCtxSynchronize", "result": 700, "name": "CUDA_ERROR_ILLEGAL_ADDRESS"}
 TRAP = {"call": "cuCtxSynchronize", "result": 719, "name": "CUDA_ERROR_LAUNCH_FAILED"}
 
+NOBODY = "ACTIVE, 0 clients, 0 contexts, 0 busy"
+
 
 class SimFaults(unittest.TestCase):
     def node(self, **settings):
@@ -160,6 +162,19 @@ class SimFaults(unittest.TestCase):
         self.assertEqual(other.said()["result"], 806)
         self.assertIn(newcomer.said()["cuInit"], (805, 806))
 
+    def test_a_client_that_exits_with_work_outstanding(self):
+        for hangs in (0, 1):
+            with self.subTest(kill_busy_hangs=hangs):
+                node = self.node(kill_busy_hangs=hangs)
+                bad, other = node.client(), node.client()
+                self.assertEqual(bad.ask("exit-badly")["result"], 0)
+                self.assertEqual(bad.process.wait(timeout=harness.DEADLINE), 0)
+                if hangs:
+                    wait_until(lambda: node.order("status").endswith(", hangs"), "it hangs")
+                else:
+                    node.wait_log("Client process disconnected")
+                    self.assertEqual(other.ask("launch 1")["result"], 0)
+
     def test_clients_of_a_server_that_dies_get_806(self):
         for line, status in (("die", 0), ("die status 3", 3), ("die signal 11", 0)):
             with self.subTest(line):
@@ -297,6 +312,45 @@ class SimFaults(unittest.TestCase):
         self.assertTrue(client.is_silent())
         self.assertEqual(order(server, "answer again"), "done")
         self.assertEqual(client.said()["result"], 0)
+
+    def test_a_slow_server(self):
+        node = self.node()
+        client = node.client()
+        self.assertEqual(node.order("slow 30"), "done")
+        self.assertGreaterEqual(client.ask("launch 0")["milliseconds"], 30)
+        self.assertEqual(node.order("slow 0"), "done")
+
+    def test_what_the_probe_does_without_commands(self):
+        node = self.node()
+        for options, said in (
+            ("--launch-ms 20", [("launch", 0)]),
+            ("--loop 3 --launch-ms 2", [("loop", 0)]),
+            ("--fault trap", [("fault", 719)]),
+            ("--fault bad-address --loop 2", [("fault", 700), ("loop", 700)]),
+            ("--fault trap --until-error", [("fault", 719), ("until-error", 719)]),
+            ("--exit-badly --fault trap", [("exit-badly", 0)]),
+        ):
+            with self.subTest(options):
+                probe = node.program("mps-probe", *options.split())
+                self.assertEqual(probe.said()["memLimit"], 144384 << 20)
+                lines = [probe.said() for _ in said]
+                self.assertEqual([(line["step"], line["result"]) for line in lines], said)
+                self.assertEqual(probe.leave(), 0)
+                wait_until(lambda: node.order("status") == NOBODY, "it has left")
+
+    def test_a_kernel_takes_its_time(self):
+        client = self.node().client()
+        self.assertGreaterEqual(client.ask("launch 20")["milliseconds"], 20)
+        self.assertEqual(client.ask("start 20")["result"], 0)
+        self.assertEqual(client.ask("await")["result"], 0)
+
+    def test_without_mps_a_fault_is_ones_own(self):
+        node = Node()
+        self.addCleanup(node.close)
+        alone, other = node.client(), node.client()
+        self.assertEqual(alone.ask("fault trap")["result"], 719)
+        self.assertEqual(alone.ask("launch 1")["result"], 719)
+        self.assertEqual(other.ask("launch 1")["result"], 0)
 
     def test_garbled_log_lines(self):
         node = self.node()
