@@ -12,10 +12,14 @@ namespace mps::app {
 namespace {
 
 // Kinds that an operator should see without looking for them; the rest is information.
-const std::set<std::string, std::less<>> k_warnings{
-    "start_failed",   "channel_busy", "channel_blocked",     "channel_unanswered", "wedged",
-    "limits_drifted", "fault",        "server_start_failed", "server_orphaned",    "door_mended",
-    "log_flood",      "log_lost",     "door_failed"};
+const std::set<std::string, std::less<>> k_warnings{"start_failed",    "channel_busy",
+                                                    "channel_blocked", "channel_unanswered",
+                                                    "wedged",          "limits_drifted",
+                                                    "fault",           "fault_shutdown",
+                                                    "fault_restart",   "server_start_failed",
+                                                    "server_orphaned", "door_mended",
+                                                    "log_flood",       "log_lost",
+                                                    "door_failed"};
 
 std::string field(const api::Event& event, const char* key) {
   const auto found = event.data.find(key);
@@ -31,6 +35,16 @@ instance::Client client_of(const api::Event& event, pid_t pid) {
   client.since = event.time;
   client.connected = event.kind == "client_connected";
   return client;
+}
+
+// 535 does not say that a server is in a fault when it is asked.
+void remember_fault(const api::Event& event, instance::Remembered& remembered) {
+  if (event.kind == "fault") {
+    remembered.faulted_server = parse_number<pid_t>(field(event, "server"));
+  } else if (event.kind == "fault_over" || event.kind == "server_exited" ||
+             event.kind == "server_ready" || event.kind == "control_started") {
+    remembered.faulted_server.reset();
+  }
 }
 
 }  // namespace
@@ -53,6 +67,7 @@ instance::Remembered recall(const std::deque<api::Event>& events, const std::str
     } else if (event.kind == "server_ready" || event.kind == "control_started") {
       remembered.start_failure.reset();
     }
+    remember_fault(event, remembered);
   }
   for (auto& [pid, client] : clients) {
     if (pid > 0) remembered.clients.push_back(std::move(client));

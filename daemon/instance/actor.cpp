@@ -99,6 +99,7 @@ void Actor::drain(const FoundDaemon& found) {
 
 void Actor::restore() {
   auto remembered = recorder_.remember(settings_.id);
+  if (remembered.faulted_server) machine_.restore_fault(*remembered.faulted_server);
   if (remembered.start_failure) machine_.restore_start_failure(*remembered.start_failure);
   for (auto& client : remembered.clients) {
     const Watched watched{client.pid, client.start_ticks, false};

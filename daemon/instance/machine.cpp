@@ -30,6 +30,10 @@ void Machine::restore_start_failure(std::string cause) {
   server_ = Server{0, std::nullopt, ServerStatus::start_failed, std::move(cause), 1};
 }
 
+void Machine::restore_fault(pid_t server) {
+  server_ = Server{server, std::nullopt, ServerStatus::fault, "", 0};
+}
+
 void Machine::enter(State state) {
   state_ = state;
 }
@@ -69,6 +73,8 @@ void Machine::handle(const DaemonFound& found) {
     act(WatchServer{found.servers.front()});
   } else if (!told && server_ && server_->status != ServerStatus::start_failed) {
     server_.reset();
+  } else if (told) {
+    act(WatchServer{server_->pid});
   }
   emit("control_adopted",
        "took over the control daemon of an earlier supervisor, pid " + std::to_string(daemon_),

@@ -214,11 +214,12 @@ class Machine {
 
   std::vector<Action> on(const Input& input, TimePoint now);
 
-  // What the journal remembers from before this supervisor: clients that had not gone, and whether
-  // the server's start was failing (so that one incident stays one). Before the first input; the
-  // caller watches the clients.
+  // What the journal remembers from before this supervisor: clients that had not gone, whether the
+  // server's start was failing (so that one incident stays one), and whether a server was in a
+  // fault. Before the first input; the caller watches the clients.
   void restore_client(Client client);
   void restore_start_failure(std::string cause);
+  void restore_fault(pid_t server);
 
   // Whether a verb would be refused now, and why; asked before the input is given.
   [[nodiscard]] std::optional<VerbRefused> refuses(const Input& verb) const;

@@ -71,7 +71,7 @@ void Machine::finish_fault() {
   fault_rung_ = FaultRung::none;
   enter(State::ready);
   last_error_.clear();
-  emit("fault_over", "the server has made its contexts again and takes newcomers");
+  emit("fault_over", "the server takes newcomers again");
 }
 
 void Machine::fault_rung_due() {

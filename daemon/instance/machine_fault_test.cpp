@@ -10,8 +10,7 @@ namespace {
 
 const std::string k_fault =
     "emit fault: a client's fault: the server refuses newcomers until its clients have gone";
-const std::string k_over =
-    "emit fault_over: the server has made its contexts again and takes newcomers";
+const std::string k_over = "emit fault_over: the server takes newcomers again";
 constexpr std::chrono::milliseconds k_none{0};
 
 struct Faulted : Kit {
@@ -181,5 +180,36 @@ TEST_CASE("a fault, and its end, of which only the server's status tells") {
   says("FAULT");
   CHECK(kit.machine.state() == State::faulted);
   says("ACTIVE");
+  CHECK(kit.machine.state() == State::ready);
+}
+
+TEST_CASE("a fault from before this supervisor is gone on with") {
+  Kit kit;
+  Client client;
+  client.pid = 900;
+  client.connected = true;
+  kit.machine.restore_client(client);
+  kit.machine.restore_fault(500);
+  auto lines = kit.give(DaemonFound{100, {500}});
+  CHECK(std::count(lines.begin(), lines.end(), "watch-server 500") == 1);
+  lines = kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900"}));
+  CHECK(kit.machine.state() == State::faulted);
+  CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
+}
+
+TEST_CASE("a fault from before this supervisor that is over by now") {
+  Kit kit;
+  kit.machine.restore_fault(500);
+  kit.server_line("Creating server context on device 0");
+  kit.give(DaemonFound{100, {500}});
+  kit.give(kit.configured(Kit::limits(), {"500"}, Lines{}));
+  CHECK(kit.machine.state() == State::ready);
+}
+
+TEST_CASE("a faulted server from before this supervisor that is gone by now") {
+  Kit kit;
+  kit.machine.restore_fault(500);
+  kit.give(DaemonFound{100, {}});
+  kit.give(kit.configured());
   CHECK(kit.machine.state() == State::ready);
 }

@@ -20,6 +20,7 @@ struct ReadPosition {
 struct Remembered {
   std::vector<Client> clients;               // asked or connected, and had not gone
   std::optional<std::string> start_failure;  // the server's start was failing, with this cause
+  std::optional<pid_t> faulted_server;       // refused newcomers because of a fault
 };
 
 class Recorder {

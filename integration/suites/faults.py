@@ -1,0 +1,183 @@
+"""A client's fault on a running supervisor: the others are ended or waited for, newcomers wait at the
+gate, and it serves again; when the server does not recover it is ended, then its daemon. With the
+real control daemon where there is one, and simulated servers."""
+
+import json
+import os
+import signal
+
+import harness
+from gate_kit import SHARED, GateSuite, Program, for_everybody
+from harness import OPTIONS, wait_until
+from sim_kit import Lines, order
+
+WAITS = {"onFault": {"clients": "wait"}}
+
+
+class Faults(GateSuite):
+    def node(self, policies=None, **settings):
+        supervisor = self.supervisor(policies or for_everybody(), **settings)
+        supervisor.environment["MPS_SIM_SERVER_READY_MS"] = "5"
+        return supervisor.start()
+
+    def client(self, supervisor):
+        """A probe that is in, with a context, and does what it is told."""
+        probe = Lines(
+            [OPTIONS.build / "bin/mps-probe", "--commands"],
+            supervisor.backend.environment(supervisor.open_pipe()),
+        )
+        supervisor.helpers.append(probe.process)
+        first = probe.said()
+        self.assertEqual((first["cuInit"], first["cuCtxCreate"]), (0, 0))
+        wait_until(lambda: probe.pid in self.connected(supervisor), "it is connected")
+        return probe
+
+    def connected(self, supervisor):
+        return {c["pid"] for c in supervisor.get("/v1/clients") if c["connected"]}
+
+    def server(self, supervisor):
+        return supervisor.instance()["server"]["pid"]
+
+    def state(self, supervisor):
+        return supervisor.instance()["state"]
+
+    def serves_again(self, supervisor, mark):
+        supervisor.events.wait("fault_over", mark, SHARED)
+        self.assertEqual(self.state(supervisor), "ready")
+        newcomer = self.client(supervisor)
+        self.assertEqual(newcomer.ask("launch 1")["result"], 0)
+        return newcomer
+
+    def test_its_clients_are_ended_and_it_serves_again(self):
+        supervisor = self.node()
+        culprit, *victims = [self.client(supervisor) for _ in range(4)]
+        mark = supervisor.events.last_id()
+        server = self.server(supervisor)
+        self.assertEqual(culprit.ask("fault bad-address")["result"], 700)
+        supervisor.events.wait("fault", mark, SHARED)
+        ended = supervisor.events.wait("fault_clients", mark, SHARED)
+        self.assertEqual(
+            ended["message"], "4 clients that hold the fault were ended, 0 are waited for"
+        )
+        self.serves_again(supervisor, mark)
+        self.assertEqual(self.server(supervisor), server)
+        terminated = [e["data"]["pid"] for e in supervisor.events.of("client_terminated")]
+        self.assertEqual(set(terminated), {str(p.pid) for p in (culprit, *victims)})
+        self.assertEqual(supervisor.instance()["restarts"], 0)
+
+    def test_newcomers_wait_at_the_gate_meanwhile(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault trap")
+        supervisor.events.wait("fault_clients", mark, SHARED)
+        newcomer = Program(supervisor)
+        wait_until(lambda: supervisor.at_the_share() >= 1, "it waits")
+        self.assertFalse(newcomer.has_answered())
+        self.assertEqual(self.state(supervisor), "faulted")
+        culprit.leave()
+        victim.leave()
+        self.assertEqual(newcomer.answer(), 0)
+        supervisor.events.wait("fault_over", mark, SHARED)
+
+    def test_who_may_take_its_time_is_waited_for(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        ended = supervisor.events.wait("fault_clients", mark, SHARED)
+        self.assertEqual(
+            ended["message"], "0 clients that hold the fault were ended, 2 are waited for"
+        )
+        culprit.leave()
+        self.assertEqual(self.state(supervisor), "faulted")
+        self.assertEqual(supervisor.events.of("client_terminated"), [])
+        victim.leave()
+        self.serves_again(supervisor, mark)
+
+    def test_a_second_fault_after_the_first(self):
+        supervisor = self.node()
+        for _ in range(3):
+            mark = supervisor.events.last_id()
+            client, _ = self.client(supervisor), self.client(supervisor)
+            client.ask("fault bad-address")
+            self.serves_again(supervisor, mark)
+        self.assertEqual(len(supervisor.events.of("fault")), 3)
+        self.assertEqual(supervisor.instance()["restarts"], 0)
+
+    def test_a_server_that_is_killed_in_its_fault(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_clients", mark, SHARED)
+        os.kill(self.server(supervisor), signal.SIGKILL)
+        supervisor.events.wait("server_exited", mark, SHARED)
+        supervisor.events.wait("fault_over", mark, SHARED)
+        for client in (culprit, victim):
+            client.kill()
+        self.serves_again(supervisor, mark)
+
+    def test_a_daemon_that_is_killed_in_its_fault(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit = self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_clients", mark, SHARED)
+        supervisor.kill_daemon()
+        supervisor.events.wait("ready", mark, SHARED)
+        culprit.kill()
+        newcomer = self.client(supervisor)
+        self.assertEqual(newcomer.ask("launch 1")["result"], 0)
+
+    def test_a_supervisor_that_is_killed_in_the_middle(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_clients", mark, SHARED)
+        supervisor.kill9()
+        (supervisor.policies.path / "0.yaml").unlink()
+        for name, text in for_everybody().items():
+            supervisor.policies.put(name, text)
+        supervisor.start()
+        # The new one finds the server as it is, and its clients' policy says otherwise now.
+        self.serves_again(supervisor, mark)
+
+    def test_while_it_drains(self):
+        supervisor = self.node()
+        culprit, _ = self.client(supervisor), self.client(supervisor)
+        mark = supervisor.events.last_id()
+        self.assertEqual(supervisor.ctl("drain", SHARED)[0], 0)
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_clients", mark, SHARED)
+        supervisor.events.wait("stopped", mark, SHARED)
+
+    def test_a_server_that_does_not_recover_is_ended(self):
+        supervisor = self.node()
+        culprit, _ = self.client(supervisor), self.client(supervisor)
+        server = self.server(supervisor)
+        mark = supervisor.events.last_id()
+        self.assertIsNotNone(order(server, "set recovery_fails 1"))
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_shutdown", mark, SHARED)
+        self.serves_again(supervisor, mark)
+        self.assertNotEqual(self.server(supervisor), server)
+
+    def test_other_devices_never_notice(self):
+        supervisor = self.node()
+        supervisor.kill9()
+        first = supervisor.settings["devices"][0]
+        second = {**first, "index": 1, "uuid": first["uuid"][:-1] + "1"}
+        supervisor.settings["devices"] = [first, second]
+        supervisor.start()
+        culprit = self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault_over", mark, SHARED)
+        others = [e for e in supervisor.events.seen if e["instance"] == "gpu1.shared"]
+        self.assertEqual([e["kind"] for e in others if e["id"] > mark], [])
+
+
+if __name__ == "__main__":
+    harness.main()
