@@ -1,13 +1,12 @@
 #include "share/checkpoint.h"
 
-#include <boost/crc.hpp>
 #include <charconv>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <utility>
 
+#include "base/checked_line.h"
 #include "base/text.h"
 
 namespace mps::share {
@@ -16,18 +15,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr std::size_t k_crc_digits = 8;
 constexpr std::size_t k_problem_limit = 100;
 constexpr std::uint64_t k_skipped_ids = 1U << 20U;
-
-std::string crc_of(std::string_view text) {
-  boost::crc_32_type crc;
-  crc.process_bytes(text.data(), text.size());
-  std::string digits(k_crc_digits + 1, '\0');
-  (void)std::snprintf(digits.data(), digits.size(), "%08x", static_cast<unsigned>(crc.checksum()));
-  digits.resize(k_crc_digits);
-  return digits;
-}
 
 // Paths of cgroups may hold any bytes, JSON only UTF-8.
 Json text_json(const std::string& text) {
@@ -190,10 +179,9 @@ Result<Change> change_from(const Json& json) {
 
 Result<Change> decode(std::string_view line) {
   if (line.size() > k_checkpoint_line_limit) return Error{"is too long"};
-  if (line.size() <= k_crc_digits || line[k_crc_digits] != ' ') return Error{"is damaged"};
-  const auto text = line.substr(k_crc_digits + 1);
-  if (line.substr(0, k_crc_digits) != crc_of(text)) return Error{"is damaged"};
-  return change_from(Json::parse(text, nullptr, false));
+  const auto text = checked_text(line);
+  if (!text) return Error{"is damaged"};
+  return change_from(Json::parse(*text, nullptr, false));
 }
 
 void take(Replay& so_far, std::size_t number, std::string_view line) {
@@ -207,10 +195,6 @@ void take(Replay& so_far, std::size_t number, std::string_view line) {
 }
 
 }  // namespace
-
-std::string checked_line(std::string_view text) {
-  return crc_of(text) + " " + std::string(text) + "\n";
-}
 
 std::string encode(const Change& change) {
   return checked_line(std::visit(Encode{}, change).dump());

@@ -1,4 +1,4 @@
-// The checkpoint's text: one line for each change, "<CRC-32 of the rest, 8 hex digits> <JSON>".
+// The checkpoint's text: one checked line of JSON (base/checked_line.h) for each change.
 // Pure; the file is in checkpoint_file.h.
 //
 // What survives is what can be read: a last line without its end is dropped, as its change was told
@@ -19,8 +19,6 @@ inline constexpr std::size_t k_checkpoint_line_limit = 64 * std::size_t{1024};
 
 // With the newline.
 std::string encode(const Change& change);
-// A line of it, whatever it says.
-std::string checked_line(std::string_view text);
 // The shortest text that replays to this; the counters come first and last, so that one damaged
 // line does not lose them.
 std::string encode(const State& state);

@@ -10,8 +10,8 @@
 #include <span>
 #include <string>
 
+#include "base/append_file.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "share/checkpoint.h"
 
 namespace mps::share {
@@ -37,19 +37,17 @@ class CheckpointFile {
 
   // What the file says, or will say when it can be written again.
   [[nodiscard]] const State& state() const { return state_; }
-  [[nodiscard]] std::uint64_t size() const { return size_; }
+  [[nodiscard]] std::uint64_t size() const { return file_.size(); }
   [[nodiscard]] bool behind() const { return behind_; }  // the last write has failed
 
  private:
-  CheckpointFile(std::filesystem::path path, CheckpointBounds bounds);
-  Result<void> append(std::string_view text);
+  CheckpointFile(std::filesystem::path path, CheckpointBounds bounds, AppendFile file);
   [[nodiscard]] bool worth_compacting() const;
 
   std::filesystem::path path_;
   CheckpointBounds bounds_;
-  UniqueFd fd_;
+  AppendFile file_;
   State state_;
-  std::uint64_t size_ = 0;
   std::uint64_t fresh_size_ = 0;  // when it was last written anew
   bool behind_ = false;
 };

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 
+#include "base/checked_line.h"
+
+using mps::checked_line;
 using namespace mps::share;
 
 namespace {
