@@ -181,7 +181,8 @@ TEST_CASE_FIXTURE(Fixture, "policies, in force and refused") {
                               "priority": "below-normal"}}],
     "onViolation": "report",
     "onFault": {"clients": "terminate",
-                "quarantine": {"after": 3, "withinSeconds": 600, "forSeconds": 3600}},
+                "quarantine": {"after": 3, "withinSeconds": 600, "forSeconds": 3600,
+                               "onSuspicion": false}},
     "errors": []})"));
   CHECK(list[1] == json::parse(R"({
     "namespace": "team-b", "file": "b.yaml", "line": 4, "column": 14, "state": "refused",

@@ -51,7 +51,8 @@ json fault_to_json(const Policy& policy) {
   if (policy.quarantine) {
     quarantine = {{"after", policy.quarantine->after},
                   {"withinSeconds", seconds(policy.quarantine->within)},
-                  {"forSeconds", seconds(policy.quarantine->duration)}};
+                  {"forSeconds", seconds(policy.quarantine->duration)},
+                  {"onSuspicion", policy.quarantine->on_suspicion}};
   }
   return {{"clients", policy.wait_for_faulted ? "wait" : "terminate"}, {"quarantine", quarantine}};
 }

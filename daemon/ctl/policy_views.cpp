@@ -81,7 +81,8 @@ std::string fault_text(const json& on_fault) {
   const auto& quarantine = field(on_fault, {"quarantine"});
   if (!quarantine.is_object()) return line.empty() ? line : line + ", no quarantine";
   return line + ", quarantine after " + text(quarantine, {"after"}) + " within " +
-         text(quarantine, {"withinSeconds"}) + "s, for " + text(quarantine, {"forSeconds"}) + "s";
+         text(quarantine, {"withinSeconds"}) + "s, for " + text(quarantine, {"forSeconds"}) + "s" +
+         (text(quarantine, {"onSuspicion"}) == "yes" ? ", on suspicion too" : "");
 }
 
 std::string unlimited_or(const std::string& value) {

@@ -199,7 +199,8 @@ void read_quarantine(Reader& reader, const Field& field, std::optional<Quarantin
        {"within", [&](const Field& f) { reader.duration(f, 1s, k_longest, quarantine.within); },
         true},
        {"for", [&](const Field& f) { reader.duration(f, 1s, k_longest, quarantine.duration); },
-        true}});
+        true},
+       {"onSuspicion", [&](const Field& f) { reader.boolean(f, quarantine.on_suspicion); }}});
 }
 
 void read_on_fault(Reader& reader, const Field& field, Policy& out) {

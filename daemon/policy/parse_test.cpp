@@ -122,6 +122,7 @@ spec:
   CHECK(policy.quarantine.value().after == 3);
   CHECK(policy.quarantine.value().within == 10min);
   CHECK(policy.quarantine.value().duration == 90min);
+  CHECK_FALSE(policy.quarantine.value().on_suspicion);
 }
 
 TEST_CASE("what is not given is the default") {
@@ -155,6 +156,8 @@ TEST_CASE("bounds that are just inside") {
   CHECK(only("  devices: [255, \"255:255\"]\n").devices.size() == 2);
   CHECK(only("  onFault: {quarantine: {after: 1000, within: 1s, for: 720h}}\n")
             .quarantine->duration == 720h);
+  CHECK(only("  onFault: {quarantine: {after: 1, within: 1s, for: 1s, onSuspicion: true}}\n")
+            .quarantine->on_suspicion);
   CHECK(only("  overrides:\n    - match: {podLabels: {version: 1.2.3, empty: \"\"}}\n"
              "      client: {priority: normal}\n")
             .overrides[0]

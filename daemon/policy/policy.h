@@ -62,6 +62,7 @@ struct Quarantine {
   unsigned after = 0;  // faults
   std::chrono::milliseconds within{0};
   std::chrono::milliseconds duration{0};
+  bool on_suspicion = false;  // counts also for those of whom nobody knows which one it was
 };
 
 struct Policy {

@@ -194,7 +194,8 @@ class Generator:
                                           "priority": "normal"}}],
                 "onViolation": "report",
                 "onFault": {"clients": "terminate",
-                            "quarantine": {"after": 3, "within": "10m", "for": "15m"}}}}
+                            "quarantine": {"after": 3, "within": "10m", "for": "15m",
+                                           "onSuspicion": False}}}}
         spec = document["spec"]
         if path[:2] == ("spec", "quota"):   # so small a client that every quota that counts is enough
             spec["client"] = {"activeThreadPercentage": 0.1, "pinnedDeviceMemory": "1Mi"}
