@@ -1,0 +1,190 @@
+#include "fault/book.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <utility>
+
+#include "base/checked_line.h"
+#include "base/text.h"
+#include "fault/incident_json.h"
+#include "fault/quarantine_json.h"
+
+namespace mps::fault {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr std::size_t k_line_limit = 2 * 1024 * std::size_t{1024};
+constexpr std::size_t k_problem_limit = 100;
+// Numbers are told of before they are used, so many at a time: one that is never written down,
+// since the disk was full, is not used again.
+constexpr std::uint64_t k_reserve = 8;
+
+std::string line_of(const json& value) {
+  return checked_line(value.dump(-1, ' ', false, json::error_handler_t::replace));
+}
+
+std::string line_of(const Incident& incident) {
+  return line_of(json{{"incident", to_json(incident)}});
+}
+
+}  // namespace
+
+Book::Book(std::filesystem::path path, BookSettings settings, AppendFile file)
+    : path_(std::move(path)), settings_(settings), file_(std::move(file)) {}
+
+Result<Book::Opened> Book::open(const std::filesystem::path& path, BookSettings settings) {
+  auto file = AppendFile::open(path, settings.limit, "a history of faults");
+  if (!file) return file.error();
+  Opened opened{Book(path, settings, std::move(file->file)), {}, 0, false};
+  auto& book = opened.book;
+  std::string_view text = file->text;
+  std::size_t number = 0;
+  for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
+    ++number;
+    if (const auto taken = book.take_line(text.substr(0, end)); !taken) {
+      ++opened.damaged_lines;
+      if (opened.problems.size() < k_problem_limit) {
+        opened.problems.push_back({number, taken.error().message});
+      }
+    }
+    text.remove_prefix(end + 1);
+  }
+  opened.torn = !text.empty();
+  // Each line that cannot be read may have told of as many numbers.
+  const auto lost = opened.damaged_lines + (opened.torn ? 1 : 0);
+  book.reserved_ += lost * k_reserve;
+  book.quarantine_.next += lost;
+  book.next_ = book.reserved_;
+  book.fresh_size_ = settings.compact_from / 2;
+  // To append to half a line would spoil what is appended.
+  book.behind_ = lost != 0;
+  return opened;
+}
+
+Result<void> Book::take_line(std::string_view line) {
+  if (line.size() > k_line_limit) return Error{"is too long"};
+  const auto text = checked_text(line);
+  if (!text) return Error{"is damaged"};
+  const auto value = json::parse(*text, nullptr, false);
+  if (!value.is_object() || value.size() != 1) return Error{"is no line of this book"};
+  const auto& kind = value.items().begin().key();
+  const auto& what = value.items().begin().value();
+  if (kind == "incident") {
+    auto incident = incident_from(what);
+    if (!incident) return incident.error();
+    take(*incident, line.size() + 1);
+    return {};
+  }
+  if (kind == "next") {
+    if (!what.is_object() || !what.contains("incident") || !what.contains("entry") ||
+        !what["incident"].is_number_unsigned() || !what["entry"].is_number_unsigned()) {
+      return Error{"lacks what it should say"};
+    }
+    reserved_ = std::max(reserved_, what["incident"].get<std::uint64_t>());
+    quarantine_.next = std::max(quarantine_.next, what["entry"].get<std::uint64_t>());
+    return {};
+  }
+  const auto change = quarantine_change_from(kind, what);
+  if (!change) return change.error();
+  quarantine_.apply(*change);
+  return {};
+}
+
+void Book::take(const Incident& incident, std::size_t size) {
+  reserved_ = std::max(reserved_, incident.number + 1);
+  const auto at = std::lower_bound(
+      incidents_.begin(), incidents_.end(), incident.number,
+      [](const Incident& one, std::uint64_t number) { return one.number < number; });
+  const auto size_at = sizes_.begin() + (at - incidents_.begin());
+  bytes_ += size;
+  if (at != incidents_.end() && at->number == incident.number) {
+    bytes_ -= *size_at;
+    *at = incident;
+    *size_at = size;
+  } else {
+    sizes_.insert(size_at, size);
+    incidents_.insert(at, incident);
+  }
+  while (incidents_.size() > 1 &&
+         (incidents_.size() > settings_.incidents || bytes_ > settings_.bytes)) {
+    bytes_ -= sizes_.front();
+    sizes_.pop_front();
+    incidents_.pop_front();
+  }
+}
+
+std::string Book::counters() const {
+  return line_of(json{{"next", {{"incident", reserved_}, {"entry", quarantine_.next}}}});
+}
+
+// The counters come first and last, so that one damaged line does not lose them.
+std::string Book::whole_text() const {
+  std::string text = counters();
+  for (const auto& incident : incidents_) text += line_of(incident);
+  for (const auto& fault : quarantine_.faults) text += line_of(to_json(FaultCounted{fault}));
+  // Behind the faults, an entry would take those that it does not stand for with it: so before.
+  std::string entries;
+  for (const auto& [number, entry] : quarantine_.entries) {
+    entries += line_of(to_json(EntryMade{entry}));
+  }
+  text.insert(counters().size(), entries);
+  return text + counters();
+}
+
+std::uint64_t Book::next_number() {
+  const auto number = next_++;
+  if (next_ > reserved_) {
+    reserved_ = number + k_reserve;
+    // Where it fails, the incident itself fails to be written, and that is said.
+    (void)put(counters());
+  }
+  return number;
+}
+
+Result<void> Book::record(const Incident& incident) {
+  const auto line = line_of(incident);
+  take(incident, line.size());
+  return put(line);
+}
+
+Result<void> Book::record(std::span<const QuarantineChange> changes) {
+  if (changes.empty()) return {};
+  std::string text;
+  for (const auto& change : changes) {
+    quarantine_.apply(change);
+    text += line_of(to_json(change));
+  }
+  return put(text);
+}
+
+Result<void> Book::put(const std::string& text) {
+  if (behind_ || file_.size() + text.size() > settings_.limit) return compact();
+  if (auto written = file_.append(text); !written) {
+    behind_ = true;
+    return written;
+  }
+  // Its failure loses nothing: what was to be written is on disk.
+  if (file_.size() > std::max(settings_.compact_from, 2 * fresh_size_) && !compact()) {
+    fresh_size_ = file_.size();
+    behind_ = false;
+  }
+  return {};
+}
+
+Result<void> Book::compact() {
+  behind_ = true;
+  const auto text = whole_text();
+  if (text.size() > settings_.limit) {
+    return Error{path_.string() + ": the history does not fit into " +
+                 format_mebibytes(settings_.limit >> 20U)};
+  }
+  if (auto written = file_.replace(text, AppendFile::Sync::yes); !written) return written;
+  fresh_size_ = text.size();
+  behind_ = false;
+  return {};
+}
+
+}  // namespace mps::fault

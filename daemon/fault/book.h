@@ -1,0 +1,85 @@
+// The history of incidents and the quarantine, in a file of checked lines (base/checked_line.h):
+// appended to, and written anew when most of it is of the past. So it can be read when the pods are
+// gone, and over restarts.
+//
+// What survives is what can be read: a damaged line is a problem that is said, and the rest counts.
+// What cannot be written (a full disk) is kept in mind and written with what comes next.
+//
+// Threading: one thread. Local files, so calls return at once; synced when it is written anew.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/append_file.h"
+#include "base/result.h"
+#include "fault/incident.h"
+#include "fault/quarantine.h"
+
+namespace mps::fault {
+
+struct BookSettings {
+  std::size_t incidents = 256;                            // the last ones
+  std::uint64_t bytes = 16 * 1024 * std::uint64_t{1024};  // of them; then the oldest go earlier
+  std::uint64_t compact_from = 1024 * std::uint64_t{1024};
+  std::uint64_t limit = 64 * 1024 * std::uint64_t{1024};  // of the file
+};
+
+class Book {
+ public:
+  struct Opened;
+
+  // Made where it is not there. An Error: not ours to use (too large, no file, no rights).
+  static Result<Opened> open(const std::filesystem::path& file, BookSettings settings = {});
+
+  // For the next incident; never the same twice, over restarts too. They may leave some out.
+  std::uint64_t next_number();
+
+  // A new one, or one that has changed. An Error: it is not on disk yet.
+  Result<void> record(const Incident& incident);
+  Result<void> record(std::span<const QuarantineChange> changes);
+
+  [[nodiscard]] const std::deque<Incident>& incidents() const { return incidents_; }  // by number
+  [[nodiscard]] const QuarantineState& quarantine() const { return quarantine_; }
+  [[nodiscard]] bool behind() const { return behind_; }  // the last write has failed
+
+ private:
+  Book(std::filesystem::path path, BookSettings settings, AppendFile file);
+  void take(const Incident& incident, std::size_t size);
+  Result<void> take_line(std::string_view line);
+  Result<void> put(const std::string& text);
+  Result<void> compact();
+  [[nodiscard]] std::string counters() const;
+  [[nodiscard]] std::string whole_text() const;
+
+  std::filesystem::path path_;
+  BookSettings settings_;
+  AppendFile file_;
+  std::deque<Incident> incidents_;
+  std::deque<std::size_t> sizes_;  // of their lines
+  std::uint64_t bytes_ = 0;        // the sum of these
+  QuarantineState quarantine_;
+  std::uint64_t next_ = 1;
+  std::uint64_t reserved_ = 1;  // numbers below it may have been used, says the file
+  std::uint64_t fresh_size_ = 0;
+  bool behind_ = false;
+};
+
+struct Book::Opened {
+  struct Problem {
+    std::size_t line = 0;  // from 1
+    std::string reason;
+    bool operator==(const Problem&) const = default;
+  };
+  Book book;
+  std::vector<Problem> problems;  // at most 100
+  std::size_t damaged_lines = 0;
+  bool torn = false;  // there was something behind the last whole line: its write was cut short
+};
+
+}  // namespace mps::fault

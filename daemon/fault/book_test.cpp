@@ -1,0 +1,271 @@
+#include "fault/book.h"
+
+#include <doctest/doctest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+
+#include "fault/incident_json.h"
+#include "fault/tracker_kit.h"
+
+using namespace mps;
+using namespace mps::fault;
+using namespace mps::fault::test;
+
+namespace {
+
+struct Folder {
+  Folder() {
+    std::string name = "/tmp/fault-book-test-XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
+    path = name;
+  }
+  ~Folder() { std::filesystem::remove_all(path); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  [[nodiscard]] std::filesystem::path file() const { return path / "faults.log"; }
+  [[nodiscard]] std::string text() const {
+    std::ifstream in(file());
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+  }
+  void write(const std::string& text) const { std::ofstream(file()) << text; }
+  std::filesystem::path path;
+};
+
+// Files of this process can't grow beyond `limit` bytes, as on a full disk.
+class NoRoom {
+ public:
+  explicit NoRoom(rlim_t limit) {
+    previous_handler_ = ::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &previous_);
+    const rlimit now{limit, previous_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &now);
+  }
+  ~NoRoom() {
+    ::setrlimit(RLIMIT_FSIZE, &previous_);
+    ::signal(SIGXFSZ, previous_handler_);
+  }
+  NoRoom(const NoRoom&) = delete;
+  NoRoom& operator=(const NoRoom&) = delete;
+
+ private:
+  rlimit previous_{};
+  void (*previous_handler_)(int) = nullptr;
+};
+
+Book::Opened open(const Folder& folder, BookSettings settings = {}) {
+  auto opened = Book::open(folder.file(), settings);
+  REQUIRE(opened.has_value());
+  return *std::move(opened);
+}
+
+Incident incident(std::uint64_t number) {
+  Watched watched;
+  watched.number = number - 1;
+  watched.clients({7, 8, 9})
+      .on(FatalFaultLogged{41}, 0)
+      .on(CulpritNamed{8}, 1)
+      .on(CulpritNamed{99}, 2)
+      .on(XidReported{31}, 3)
+      .on(ServerEnded{41, "was killed", false}, 4)
+      .on(ActionReported{RecoveryAction::none}, 5)
+      .on(StepTaken{"close the door", "done"}, 6)
+      .on(FatalFaultLogged{41}, 7)
+      .on(Serving{}, 100);
+  return watched.incidents.at(number);
+}
+
+const Entry k_entry{4, {"team-a", "", ""}, 3, at(0), at(5000), "3 faults", ""};
+
+void fill(Book& book) {
+  for (int i = 0; i < 3; ++i) CHECK(book.record(incident(book.next_number())));
+  const QuarantineChanges changes{FaultCounted{{1, 1, 7, 70, {"team-b", "", "x"}, at(1)}},
+                                  EntryMade{k_entry}};
+  CHECK(book.record(changes));
+}
+
+}  // namespace
+
+TEST_CASE("an incident as JSON and back") {
+  const auto one = incident(12);
+  REQUIRE(one.suspects.size() == 3);
+  REQUIRE(one.culprits.size() == 1);
+  const auto back = incident_from(nlohmann::json::parse(to_json(one).dump()));
+  REQUIRE(back.has_value());
+  CHECK(*back == one);
+  Watched open;
+  open.on(Wedged{"x"}, 0);
+  CHECK(*incident_from(to_json(open.one())) == open.one());
+  auto wrong = to_json(one);
+  wrong["kind"] = "sabotage";
+  CHECK(incident_from(wrong).error().message == "lacks what an incident has");
+  const auto brief = brief_json(one);
+  CHECK(brief["durations"] == nlohmann::json::parse(R"({"attributedMs": 1, "servingMs": 100})"));
+  CHECK_FALSE(brief.contains("victims"));
+}
+
+TEST_CASE("what was recorded is there after a restart") {
+  Folder folder;
+  std::deque<Incident> before;
+  {
+    auto opened = open(folder);
+    fill(opened.book);
+    before = opened.book.incidents();
+  }
+  struct stat status {};
+  ::stat(folder.file().c_str(), &status);
+  CHECK((status.st_mode & 0777) == 0600);
+  const auto after = open(folder);
+  CHECK(after.problems.empty());
+  CHECK_FALSE(after.torn);
+  CHECK(after.book.incidents() == before);
+  CHECK(after.book.quarantine().entries.at(4) == k_entry);
+  CHECK(after.book.quarantine().faults.size() == 1);
+  CHECK(after.book.quarantine().next == 5);
+}
+
+TEST_CASE("numbers are never used twice") {
+  Folder folder;
+  std::set<std::uint64_t> used;
+  for (int restart = 0; restart < 20; ++restart) {
+    auto opened = open(folder, {4, 1 << 20, 2000, 1 << 24});
+    for (int i = 0; i < restart; ++i) {
+      const auto number = opened.book.next_number();
+      CHECK(used.insert(number).second);
+      if (i % 2 == 0) CHECK(opened.book.record(incident(number)));
+    }
+  }
+  CHECK(used.size() == 190);
+}
+
+TEST_CASE("the history is bounded") {
+  Folder folder;
+  auto opened = open(folder, {4, 1 << 20, 20000, 1 << 24});
+  for (std::uint64_t number = 1; number <= 50; ++number) {
+    CHECK(opened.book.record(incident(number)));
+  }
+  CHECK(opened.book.incidents().size() == 4);
+  CHECK(opened.book.incidents().front().number == 47);
+  CHECK(folder.text().size() < 100000);
+  const auto line = to_json(incident(50)).dump().size();
+  Folder other;
+  auto by_size = open(other, {256, 3 * line, 20000, 1 << 24});
+  for (std::uint64_t number = 1; number <= 9; ++number) {
+    CHECK(by_size.book.record(incident(number)));
+  }
+  CHECK(by_size.book.incidents().size() == 2);
+  CHECK(open(other, {1, 1 << 20, 20000, 1 << 24}).book.incidents().size() == 1);
+}
+
+TEST_CASE("an incident that changes is there once") {
+  Folder folder;
+  auto opened = open(folder);
+  auto one = incident(3);
+  CHECK(opened.book.record(one));
+  CHECK(opened.book.record(incident(5)));
+  one.cause = "another one";
+  CHECK(opened.book.record(one));
+  CHECK(opened.book.incidents().size() == 2);
+  const auto again = open(folder);
+  CHECK(again.book.incidents().front().cause == "another one");
+}
+
+TEST_CASE("a book that was cut short or garbled at any place") {
+  Folder folder;
+  {
+    auto opened = open(folder);
+    fill(opened.book);
+  }
+  const auto whole = folder.text();
+  const auto known = open(folder).book.incidents();
+  const auto check_known = [&known](const Book& book) {
+    for (const auto& one : book.incidents()) {
+      CHECK(std::find(known.begin(), known.end(), one) != known.end());
+    }
+  };
+  for (std::size_t cut = 0; cut < whole.size(); ++cut) {
+    folder.write(whole.substr(0, cut));
+    const auto opened = Book::open(folder.file());
+    if (!opened) FAIL("cut at " << cut);
+    const bool at_line_end = cut == 0 || whole[cut - 1] == '\n';
+    if (opened->torn == at_line_end || opened->damaged_lines != 0) FAIL("cut at " << cut);
+    check_known(opened->book);
+  }
+  for (std::size_t at = 0; at < whole.size(); ++at) {
+    auto garbled = whole;
+    garbled[at] = garbled[at] == '#' ? '%' : '#';
+    folder.write(garbled);
+    auto opened = Book::open(folder.file());
+    if (!opened) FAIL("garbled at " << at);
+    // A line end that is gone makes two lines one; at the very end, one that is torn.
+    if (opened->damaged_lines + (opened->torn ? 1 : 0) != 1) FAIL("garbled at " << at);
+    if (opened->book.incidents().size() + 2 < known.size()) FAIL("garbled at " << at);
+    if (opened->book.next_number() <= known.back().number) FAIL("garbled at " << at);
+    check_known(opened->book);
+  }
+}
+
+TEST_CASE("what is damaged is said, and written anew with the next record") {
+  Folder folder;
+  {
+    auto opened = open(folder);
+    fill(opened.book);
+  }
+  auto text = folder.text();
+  folder.write("rubbish\n" + text + "half a li");
+  auto opened = open(folder);
+  CHECK(opened.problems == std::vector<Book::Opened::Problem>{{1, "is damaged"}});
+  CHECK(opened.torn);
+  CHECK(opened.book.behind());
+  CHECK(opened.book.incidents().size() == 3);
+  CHECK(opened.book.record(incident(opened.book.next_number())));
+  const auto again = open(folder);
+  CHECK(again.problems.empty());
+  CHECK_FALSE(again.torn);
+  CHECK(again.book.incidents().size() == 4);
+  CHECK(again.book.quarantine().entries.size() == 1);
+  CHECK(again.book.quarantine().faults.size() == 1);
+}
+
+TEST_CASE("on a full disk nothing is lost but what is not written when the process ends") {
+  Folder folder;
+  auto opened = open(folder);
+  auto& book = opened.book;
+  CHECK(book.record(incident(book.next_number())));
+  {
+    const NoRoom no_room(folder.text().size() + 100);
+    const auto failed = book.record(incident(book.next_number()));
+    REQUIRE_FALSE(failed);
+    CHECK(failed.error().message ==
+          "write " + folder.file().string() + ": No space left on device");
+    CHECK(book.behind());
+    CHECK(book.incidents().size() == 2);
+    CHECK(open(folder).problems.empty());
+    CHECK_FALSE(book.record(std::vector<QuarantineChange>{EntryMade{k_entry}}));
+  }
+  CHECK(book.record(incident(book.next_number())));
+  CHECK_FALSE(book.behind());
+  const auto again = open(folder);
+  CHECK(again.book.incidents().size() == 3);
+  CHECK(again.book.quarantine().entries.size() == 1);
+}
+
+TEST_CASE("a file that is not ours to use") {
+  Folder folder;
+  std::filesystem::create_directory(folder.file());
+  CHECK(Book::open(folder.file()).error().message ==
+        "open " + folder.file().string() + ": Is a directory");
+  std::filesystem::remove(folder.file());
+  folder.write(std::string(3 << 20U, 'x'));
+  CHECK(Book::open(folder.file(), {4, 1 << 20, 1000, 2 << 20}).error().message ==
+        folder.file().string() + ": too large for a history of faults, more than 2Mi");
+}

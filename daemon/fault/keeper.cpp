@@ -1,0 +1,205 @@
+#include "fault/keeper.h"
+
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <variant>
+
+#include "base/text.h"
+
+namespace mps::fault {
+
+namespace {
+
+std::string took(const Incident& incident) {
+  return incident.serving
+             ? "serving again after " + format_duration(*incident.serving - incident.noticed)
+             : std::string();
+}
+
+std::string closed_text(const Incident& incident) {
+  const auto id = id_of(incident.number) + ": ";
+  switch (incident.end) {
+    case End::serving:
+      return id + took(incident) + "; it was " + summary(incident);
+    case End::given_up:
+      return id + "given up: " + summary(incident);
+    case End::unconfirmed:
+    case End::none:
+      break;
+  }
+  return id + summary(incident);
+}
+
+}  // namespace
+
+Keeper::Keeper(Book book, KeeperSources sources)
+    : book_(std::move(book)), sources_(std::move(sources)) {}
+
+void Keeper::watch(const Place& place) {
+  const auto [at, is_new] =
+      trackers_.try_emplace(place.instance, place, [this] { return book_.next_number(); });
+  if (!is_new) return;
+  const auto& all = book_.incidents();
+  const auto open = std::find_if(all.rbegin(), all.rend(), [&place](const Incident& one) {
+    return one.end == End::none && one.instance == place.instance;
+  });
+  if (open != all.rend()) at->second.restore(*open);
+}
+
+void Keeper::forget(const std::string& instance, Time now) {
+  if (!trackers_.contains(instance)) return;
+  on(instance, GivenUp{"the instance is there no longer"}, now);
+  trackers_.erase(instance);
+}
+
+void Keeper::settle(Time now) {
+  std::vector<Incident> left;
+  for (const auto& incident : book_.incidents()) {
+    if (incident.end == End::none && open(incident.instance) == nullptr) left.push_back(incident);
+  }
+  for (const auto& incident : left) give_up(incident, now);
+}
+
+void Keeper::give_up(const Incident& incident, Time now) {
+  Tracker tracker({incident.instance, incident.device, incident.domain}, [] { return 0; });
+  tracker.restore(incident);
+  take(tracker.on(GivenUp{"the instance is there no longer"}, now));
+}
+
+const Incident* Keeper::open(const std::string& instance) const {
+  const auto found = trackers_.find(instance);
+  return found == trackers_.end() ? nullptr : found->second.open();
+}
+
+void Keeper::on(const std::string& instance, const Signal& signal, Time at) {
+  const auto found = trackers_.find(instance);
+  if (found != trackers_.end()) take(found->second.on(signal, at));
+}
+
+void Keeper::tick(Time now) {
+  for (auto& [instance, tracker] : trackers_) take(tracker.tick(now));
+  apply(expired(book_.quarantine(), now), "its time is over");
+}
+
+std::optional<Time> Keeper::deadline() const {
+  auto first = next_expiry(book_.quarantine());
+  for (const auto& [instance, tracker] : trackers_) {
+    const auto due = tracker.deadline();
+    if (due && (!first || *due < *first)) first = due;
+  }
+  // A tracker's has to be over.
+  return first ? std::optional(*first + std::chrono::milliseconds(1)) : std::nullopt;
+}
+
+// ---- incidents ----
+
+void Keeper::take(const std::vector<Change>& changes) {
+  for (const auto& change : changes) tell(change);
+  if (changes.empty()) return;
+  const auto& incident = changes.back().incident;
+  recorded(book_.record(incident));
+  count_quarantine(incident);
+}
+
+void Keeper::tell(const Change& change) {
+  const auto& say = sources_.say;
+  const auto& incident = change.incident;
+  const auto id = id_of(incident.number);
+  switch (change.what) {
+    case Change::What::opened:
+      say("incident_opened", incident.instance, id + ": " + summary(incident));
+      break;
+    case Change::What::attributed:
+      say("incident_attributed", incident.instance, id + ": " + summary(incident));
+      break;
+    case Change::What::closed:
+      ++counts_[{incident.device, incident.domain, incident.kind}];
+      say("incident_closed", incident.instance, closed_text(incident));
+      break;
+    case Change::What::changed:
+      break;
+  }
+}
+
+void Keeper::recorded(const Result<void>& result) {
+  const bool failed = !result;
+  if (failed && !said_not_recorded_) {
+    sources_.say("faults_not_recorded", "",
+                 "faults are kept in memory alone: " + result.error().message);
+  }
+  said_not_recorded_ = failed;
+}
+
+// ---- the quarantine ----
+
+void Keeper::count_quarantine(const Incident& incident) {
+  if (!incident.closed) return;
+  apply(count(book_.quarantine(), incident, sources_.policy_of, *incident.closed), "others came");
+}
+
+void Keeper::apply(const QuarantineChanges& changes, const std::string& why_ended) {
+  if (changes.empty()) return;
+  for (const auto& change : changes) {
+    if (const auto* made = std::get_if<EntryMade>(&change)) {
+      const auto& entry = made->entry;
+      sources_.say("quarantined", "",
+                   entry_id(entry.number) + ": " + describe(entry.key) + " is kept out for " +
+                       format_duration(entry.until - entry.since) +
+                       (entry.by.empty() ? "" : " by " + entry.by) + ": " + entry.reason);
+    } else if (const auto* ended = std::get_if<EntryEnded>(&change)) {
+      const auto found = book_.quarantine().entries.find(ended->number);
+      if (found == book_.quarantine().entries.end()) continue;
+      sources_.say("quarantine_lifted", "",
+                   entry_id(ended->number) + ": " + describe(found->second.key) +
+                       " is kept out no longer: " + why_ended);
+    }
+  }
+  recorded(book_.record(changes));
+}
+
+std::optional<KeptOut> Keeper::kept_out(const Key& who, Time now) const {
+  return fault::kept_out(book_.quarantine(), who, now);
+}
+
+Result<Entry> Keeper::keep_out(const Order& order, const std::string& by, Time now) {
+  const auto made = put_in(book_.quarantine(), order, by, now);
+  if (!made) return made.error();
+  apply({*made}, "");
+  return made->entry;
+}
+
+Result<Entry> Keeper::lift(const std::string& id, const std::string& by) {
+  const auto& entries = book_.quarantine().entries;
+  const auto number = entry_number(id);
+  const auto found = number ? entries.find(*number) : entries.end();
+  if (found == entries.end()) return Error{"no entry \"" + printable(id, 64) + "\""};
+  const auto entry = found->second;
+  apply({EntryEnded{entry.number}}, "lifted by " + printable(by, 64));
+  return entry;
+}
+
+// ---- devices ----
+
+void Keeper::device_out(const std::string& device, Consequence needs, const std::string& why) {
+  const auto known = device_needs(device);
+  if (!takes_out(needs) || (known && *known >= needs)) return;
+  devices_[device] = needs;
+  sources_.say(
+      "device_out", "",
+      printable(device) + " is taken out until " +
+          (needs == Consequence::out_until_reset ? "it was reset" : "the node was rebooted") +
+          ": " + printable(why));
+}
+
+void Keeper::device_back(const std::string& device) {
+  if (devices_.erase(device) == 0) return;
+  sources_.say("device_back", "", printable(device) + " is back");
+}
+
+std::optional<Consequence> Keeper::device_needs(const std::string& device) const {
+  const auto found = devices_.find(device);
+  return found == devices_.end() ? std::nullopt : std::optional(found->second);
+}
+
+}  // namespace mps::fault

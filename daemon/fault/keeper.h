@@ -1,0 +1,87 @@
+// Trackers, book and quarantine put together: what an instance's actor tells goes in, and events,
+// the history and who is kept out come of it. Times are given; the only effects are the book's file
+// and what is said.
+//
+// Threading: one thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "base/result.h"
+#include "fault/book.h"
+#include "fault/incident.h"
+#include "fault/quarantine.h"
+#include "fault/tracker.h"
+
+namespace mps::fault {
+
+struct KeeperSources {
+  PolicyOf policy_of;
+  // An event: its kind, the instance that it is about (empty: the node), and a sentence.
+  std::function<void(const std::string& kind, const std::string& instance,
+                     const std::string& message)>
+      say;
+};
+
+class Keeper {
+ public:
+  Keeper(Book book, KeeperSources sources);
+
+  // An instance is there; what an earlier supervisor left open of it goes on. Again: nothing.
+  void watch(const Place& place);
+  // It is not there any more; its open incident is given up.
+  void forget(const std::string& instance, Time now);
+  // All instances are watched: what is open of others is given up.
+  void settle(Time now);
+
+  // Of an instance that is watched; of any other nothing is kept. Tell `Serving` before newcomers
+  // are let in, since it may be what keeps one of them out.
+  void on(const std::string& instance, const Signal& signal, Time at);
+  // Call it by the deadline, if there is one.
+  void tick(Time now);
+  [[nodiscard]] std::optional<Time> deadline() const;
+
+  // What a device needs, where it cannot be used without: known until it is back.
+  void device_out(const std::string& device, Consequence needs, const std::string& why);
+  void device_back(const std::string& device);
+  [[nodiscard]] std::optional<Consequence> device_needs(const std::string& device) const;
+
+  [[nodiscard]] std::optional<KeptOut> kept_out(const Key& who, Time now) const;
+  Result<Entry> keep_out(const Order& order, const std::string& by, Time now);
+  // An Error: there is no such entry.
+  Result<Entry> lift(const std::string& id, const std::string& by);
+
+  [[nodiscard]] const std::deque<Incident>& incidents() const { return book_.incidents(); }
+  [[nodiscard]] const QuarantineState& quarantine() const { return book_.quarantine(); }
+  [[nodiscard]] const Incident* open(const std::string& instance) const;
+
+  // Of incidents since the start: by device, domain and kind (as each was in the end).
+  using Counts = std::map<std::tuple<std::string, std::string, Kind>, std::uint64_t>;
+  [[nodiscard]] const Counts& counts() const { return counts_; }
+  [[nodiscard]] bool behind() const { return book_.behind(); }
+
+ private:
+  void take(const std::vector<Change>& changes);
+  void tell(const Change& change);
+  void count_quarantine(const Incident& incident);
+  void apply(const QuarantineChanges& changes, const std::string& why_ended);
+  void recorded(const Result<void>& result);
+  void give_up(const Incident& incident, Time now);
+
+  Book book_;
+  KeeperSources sources_;
+  std::map<std::string, Tracker> trackers_;
+  std::map<std::string, Consequence> devices_;
+  Counts counts_;
+  bool said_not_recorded_ = false;
+};
+
+}  // namespace mps::fault

@@ -1,0 +1,150 @@
+#include "fault/keeper.h"
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "fault/tracker_kit.h"
+
+using namespace mps;
+using namespace mps::fault;
+using namespace mps::fault::test;
+using namespace std::chrono_literals;
+
+namespace {
+
+struct Kept {
+  Kept() {
+    std::string name = "/tmp/fault-keeper-test-XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
+    path = name;
+    start();
+  }
+  ~Kept() { std::filesystem::remove_all(path); }
+  Kept(const Kept&) = delete;
+  Kept& operator=(const Kept&) = delete;
+
+  void start() {
+    keeper.reset();
+    auto opened = Book::open(path / "faults.log");
+    REQUIRE(opened.has_value());
+    keeper.emplace(
+        std::move(opened->book),
+        KeeperSources{[](std::string_view) {
+                        return std::optional(policy::Quarantine{2, 10min, 15min, false});
+                      },
+                      [this](const auto& kind, const auto& instance, const auto& message) {
+                        said.push_back((instance.empty() ? "node" : instance) + " " + kind + " " +
+                                       message);
+                      }});
+  }
+  void fault(const std::string& instance, pid_t pid, int when) {
+    keeper->on(instance, ClientCame{client(pid, when - 10)}, at(when - 10));
+    keeper->on(instance, FatalFaultLogged{41}, at(when));
+    keeper->on(instance, CulpritNamed{pid}, at(when + 1));
+    keeper->on(instance, ClientWent{pid, 0}, at(when + 2));
+    keeper->on(instance, Serving{}, at(when + 100));
+  }
+
+  std::filesystem::path path;
+  std::optional<Keeper> keeper;
+  std::vector<std::string> said;
+};
+
+const Place k_place{"gpu0.shared", "GPU-0", "shared"};
+
+}  // namespace
+
+TEST_CASE("what is said of faults, and who is kept out for them") {
+  Kept kept;
+  kept.keeper->watch(k_place);
+  kept.fault("gpu0.shared", 7, 0);
+  kept.fault("gpu0.shared", 8, 20000);
+  CHECK(kept.said ==
+        std::vector<std::string>{
+            "gpu0.shared incident_opened f1: a client's fault by pid 7 (train) of team-a, pod "
+            "web-7, the only client",
+            "gpu0.shared incident_attributed f1: a client's fault by pid 7 (train) of team-a, pod "
+            "web-7, the only client",
+            "gpu0.shared incident_attributed f1: a client's fault by pid 7 (train) of team-a, pod "
+            "web-7",
+            "gpu0.shared incident_closed f1: serving again after 100ms; it was a client's fault "
+            "by pid 7 (train) of team-a, pod web-7",
+            "gpu0.shared incident_opened f2: a client's fault by pid 8 (train) of team-a, pod "
+            "web-8, the only client",
+            "gpu0.shared incident_attributed f2: a client's fault by pid 8 (train) of team-a, pod "
+            "web-8, the only client",
+            "gpu0.shared incident_attributed f2: a client's fault by pid 8 (train) of team-a, pod "
+            "web-8",
+            "gpu0.shared incident_closed f2: serving again after 100ms; it was a client's fault "
+            "by pid 8 (train) of team-a, pod web-8",
+            "node quarantined q1: train of Deployment/web in team-a is kept out for 15m: 2 faults "
+            "within 10m"});
+  CHECK(kept.keeper->kept_out(workload_of(client(9)), at(21000)));
+  CHECK(kept.keeper->counts() == Keeper::Counts{{{"GPU-0", "shared", Kind::app_fault}, 2}});
+  // Over a restart, and until its time is over.
+  kept.start();
+  CHECK(kept.keeper->kept_out(workload_of(client(9)), at(21000)));
+  CHECK(kept.keeper->deadline() == at(20100 + 15 * 60000 + 1));
+  kept.said.clear();
+  kept.keeper->tick(at(20100 + 15 * 60000 + 1));
+  CHECK(kept.said == std::vector<std::string>{"node quarantine_lifted q1: train of Deployment/web "
+                                              "in team-a is kept out no longer: its time is over"});
+  CHECK_FALSE(kept.keeper->deadline());
+}
+
+TEST_CASE("an incident goes on over a restart, or is given up") {
+  Kept kept;
+  kept.keeper->watch(k_place);
+  kept.keeper->watch({"gpu1.shared", "GPU-1", "shared"});
+  kept.keeper->on("gpu0.shared", FatalFaultLogged{41}, at(0));
+  kept.keeper->on("gpu1.shared", FatalFaultLogged{42}, at(0));
+  kept.keeper->on("gpu2.shared", FatalFaultLogged{43}, at(0));  // not watched
+  kept.start();
+  kept.said.clear();
+  kept.keeper->watch(k_place);
+  kept.keeper->watch(k_place);
+  kept.keeper->settle(at(1000));
+  CHECK(kept.said == std::vector<std::string>{
+                         "gpu1.shared incident_closed f2: given up: a client's fault while no "
+                         "client was there that we know of: the instance is there no longer"});
+  REQUIRE(kept.keeper->open("gpu0.shared") != nullptr);
+  CHECK(kept.keeper->open("gpu0.shared")->number == 1);
+  kept.keeper->on("gpu0.shared", Serving{}, at(2000));
+  CHECK(kept.keeper->incidents().size() == 2);
+  CHECK(kept.keeper->incidents().front().serving == at(2000));
+  kept.keeper->on("gpu0.shared", FatalFaultLogged{41}, at(9000));
+  CHECK(kept.keeper->incidents().back().number > 2);
+  kept.keeper->forget("gpu0.shared", at(9100));
+  CHECK(kept.keeper->incidents().back().end == End::given_up);
+}
+
+TEST_CASE("by hand, and lifted") {
+  Kept kept;
+  const auto made = kept.keeper->keep_out({{"team-a", "", ""}, 1h, "since"}, "uid 5", at(0));
+  REQUIRE(made.has_value());
+  CHECK(kept.keeper->lift("q7", "uid 5").error().message == "no entry \"q7\"");
+  CHECK(kept.keeper->lift("q1", "uid 5")->key.subject == "team-a");
+  CHECK(kept.said ==
+        std::vector<std::string>{
+            "node quarantined q1: team-a is kept out for 1h by uid 5: since",
+            "node quarantine_lifted q1: team-a is kept out no longer: lifted by uid 5"});
+  CHECK_FALSE(kept.keeper->kept_out({"team-a", "", ""}, at(1)));
+}
+
+TEST_CASE("devices that are out") {
+  Kept kept;
+  auto& keeper = *kept.keeper;
+  keeper.device_out("GPU-0", Consequence::client_fault, "no");
+  keeper.device_out("GPU-0", Consequence::out_until_reset, "Xid 95");
+  keeper.device_out("GPU-0", Consequence::out_until_reset, "Xid 95");
+  CHECK(keeper.device_needs("GPU-0") == Consequence::out_until_reset);
+  keeper.device_out("GPU-0", Consequence::out_until_reboot, "Xid 79");
+  keeper.device_back("GPU-0");
+  keeper.device_back("GPU-0");
+  CHECK(kept.said == std::vector<std::string>{
+                         "node device_out GPU-0 is taken out until it was reset: Xid 95",
+                         "node device_out GPU-0 is taken out until the node was rebooted: Xid 79",
+                         "node device_back GPU-0 is back"});
+}
