@@ -112,6 +112,16 @@ std::optional<share::SlotId> Controller::found_inside(const std::string& instanc
 
 // ---- who that is ----
 
+// As a person would type it, so far as it fits.
+std::string Controller::command_of(pid_t pid) {
+  std::string command;
+  for (const auto& word : process::Proc().command_line(pid)) {
+    if (command.size() >= k_command_limit) break;
+    command += (command.empty() ? "" : " ") + word;
+  }
+  return printable(command, k_command_limit);
+}
+
 Controller::FoundOut Controller::look_up(const identity::Resolver& resolver, const Peer& peer) {
   FoundOut found;
   const auto stat = process::Proc().stat(peer.pid);
@@ -120,6 +130,7 @@ Controller::FoundOut Controller::look_up(const identity::Resolver& resolver, con
     return found;
   }
   found.start_ticks = stat->start_time;
+  found.command = command_of(peer.pid);
   // It looks again whether this is still the process that connected: so the line above was its.
   found.who = resolver.identify({peer.pid, peer.uid, peer.gid, peer.pidfd.get()});
   return found;
@@ -165,10 +176,12 @@ void Controller::decide(RequestId id, const Peer& peer, const FoundOut& found) {
     return refuse(id, share::unidentified(unknown->reason));
   }
   asking.who = std::get<identity::Identity>(found.who);
+  asking.start_ticks = found.start_ticks;
+  asking.command = found.command;
   if (is_closed_to(asking.place, peer.share, {peer.pid, found.start_ticks})) {
     return refuse(id, share::share_deleted(peer.share));
   }
-  const auto plan = plan_of(*asking.who, asking.place, peer.share);
+  const auto plan = plan_of(*asking.who, asking.command, asking.place, peer.share);
   if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return refuse(id, *refusal);
   auto request =
       request_of(peer, *asking.who, found.start_ticks, std::get<share::Plan>(plan), asking.wish);
@@ -261,6 +274,15 @@ void Controller::deliver(const share::Decision& decision) {
   if (place == asking_.end()) return;
   if (const auto* in = std::get_if<share::LetIn>(&decision.verdict)) {
     place->second.let_in = in->slot;
+    const auto& asking = place->second;
+    if (sources_.let_in && asking.who) {
+      sources_.let_in({asking.place.instance,
+                       asking.share,
+                       {asking.pid, asking.start_ticks},
+                       *asking.who,
+                       in->grant,
+                       asking.command});
+    }
   }
   asio::post(executor_, [weak = weak_from_this(), decision] {
     const auto self = weak.lock();
@@ -402,7 +424,7 @@ void Controller::policies_changed() {
   std::vector<share::Revision> revisions;
   for (const auto& [id, asking] : asking_) {
     if (!asking.who || asking.let_in) continue;
-    const auto plan = plan_of(*asking.who, asking.place, asking.share);
+    const auto plan = plan_of(*asking.who, asking.command, asking.place, asking.share);
     std::visit([&revisions, id = id](const auto& now) { revisions.push_back({id, now}); }, plan);
   }
   if (!revisions.empty()) apply(ledger_.revise(revisions, steady_clock::now()));

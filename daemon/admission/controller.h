@@ -40,6 +40,16 @@ struct Ended {
   std::string why{};  // it failed
 };
 
+// Who has been let in, or has been before and asked again: what is known of that process then.
+struct LetIn {
+  std::string instance;
+  std::string share;
+  share::Process process{};
+  identity::Identity who;
+  share::Grant grant{};
+  std::string command;  // its command line, cut
+};
+
 struct ControllerSources {
   std::shared_ptr<const identity::Resolver> resolver;
   std::function<std::shared_ptr<const policy::Generation>()> policies;
@@ -52,6 +62,11 @@ struct ControllerSources {
   std::function<void(const std::string& instance, std::vector<share::Process> processes,
                      std::function<void(const std::vector<Ended>&)> told)>
       terminate{};
+  // Whether these are kept out for now, whatever else they might have. None: nobody is.
+  std::function<std::optional<share::Refusal>(const identity::Identity& who,
+                                              const std::string& command)>
+      kept_out{};
+  std::function<void(const LetIn& in)> let_in{};
 };
 
 class Controller final : public Desk, public std::enable_shared_from_this<Controller> {
@@ -109,6 +124,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   struct FoundOut {
     identity::Answer who;
     std::uint64_t start_ticks = 0;
+    std::string command{};
   };
   struct Asking {
     Told told;
@@ -117,6 +133,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
     std::string share;
     pid_t pid = 0;
     uid_t uid = 0;
+    std::uint64_t start_ticks = 0;
+    std::string command{};
     std::optional<identity::Identity> who{};
     std::optional<share::SlotId> let_in{};  // decided, and not told yet
   };
@@ -132,6 +150,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
 
   // Looks up who that is, then goes on here, unless it was closed meanwhile.
   void find_out(std::shared_ptr<const Peer> peer, Found then);
+  static constexpr std::size_t k_command_limit = 256;
+  static std::string command_of(pid_t pid);
   static FoundOut look_up(const identity::Resolver& resolver, const Peer& peer);
   void decide(RequestId id, const Peer& peer, const FoundOut& found);
   [[nodiscard]] share::Request request_of(const Peer& peer, const identity::Identity& who,
@@ -147,6 +167,7 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
 
   // What it may have there, by a policy or by a share of its own.
   [[nodiscard]] std::variant<share::Plan, share::Refusal> plan_of(const identity::Identity& who,
+                                                                  const std::string& command,
                                                                   const Place& place,
                                                                   const std::string& share) const;
   [[nodiscard]] bool is_closed_to(const Place& place, const std::string& share,

@@ -62,7 +62,7 @@ void Controller::standing(Peer peer,
     if (self.is_closed_to(at->second, kept->share, process)) {
       return told(share::share_deleted(kept->share));
     }
-    const auto plan = self.plan_of(who, at->second, kept->share);
+    const auto plan = self.plan_of(who, found.command, at->second, kept->share);
     if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return told(*refusal);
     const auto request =
         self.request_of(*kept, who, process.start_ticks, std::get<share::Plan>(plan), {});

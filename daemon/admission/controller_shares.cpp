@@ -27,8 +27,12 @@ std::string go_on(std::size_t clients) {
 }  // namespace
 
 std::variant<share::Plan, share::Refusal> Controller::plan_of(const identity::Identity& who,
+                                                              const std::string& command,
                                                               const Place& place,
                                                               const std::string& share) const {
+  if (sources_.kept_out) {
+    if (auto refusal = sources_.kept_out(who, command)) return *refusal;
+  }
   const auto generation = sources_.policies();
   if (share == k_open_share) return plan_for(*generation, who, place);
   const auto* made = find_share(shares(), place.instance, share);

@@ -88,6 +88,7 @@ void JournalRecorder::record(const std::string& instance, const instance::Emit& 
                      : k_warnings.contains(event.kind) ? spdlog::level::warn
                                                        : spdlog::level::info;
   spdlog::log(level, "{}: {}: {}", instance, event.kind, event.message);
+  if (listener_) listener_(instance, event);
 }
 
 std::optional<std::uint64_t> JournalRecorder::position(const std::string& instance,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -19,6 +20,10 @@ class JournalRecorder : public instance::Recorder {
  public:
   explicit JournalRecorder(api::EventLog& log) : log_(log) {}
 
+  // Told of each event behind its being recorded.
+  using Listener = std::function<void(const std::string& instance, const instance::Emit& event)>;
+  void on_event(Listener listener) { listener_ = std::move(listener); }
+
   void record(const std::string& instance, const instance::Emit& event,
               const std::optional<instance::ReadPosition>& position) override;
   [[nodiscard]] std::optional<std::uint64_t> position(const std::string& instance,
@@ -27,6 +32,7 @@ class JournalRecorder : public instance::Recorder {
 
  private:
   api::EventLog& log_;
+  Listener listener_;
 };
 
 }  // namespace mps::app

@@ -71,6 +71,7 @@ Result<std::unique_ptr<Supervisor>> Supervisor::open(asio::io_context& io, Setti
   std::unique_ptr<Supervisor> supervisor(new Supervisor(
       io, std::move(settings), std::move(programs), std::move(environment), std::move(lock),
       std::move(store), std::move(*log), std::move(*follower), std::move(*ledger)));
+  supervisor->open_faults();
   if (auto opened = supervisor->open_desk(); !opened) return opened.error();
   supervisor->auditor_ = supervisor->make_auditor();
   if (auto opened = supervisor->open_sockets(); !opened) return opened.error();
@@ -119,6 +120,7 @@ Supervisor::~Supervisor() {
   if (share_keeper_) share_keeper_->close();
   if (auditor_) auditor_->close();
   if (fault_ender_) fault_ender_->close();
+  if (fault_watch_) fault_watch_->close();
   if (admission_server_) admission_server_->stop();
   if (desk_) desk_->close();
 }
@@ -201,6 +203,7 @@ void Supervisor::settle_instances() {
   fleet_.reconcile(wanted_instances(inventory_, *policies_->reading().generation, settings_.limits,
                                     desk_ ? desk_->shares() : admission::Shares()),
                    inventory_is_sure());
+  settle_faults();
   settle_cdi();
 }
 
@@ -221,6 +224,7 @@ std::shared_ptr<FleetMember> Supervisor::make_instance(const WantedInstance& wan
   actor.machine.limits = wanted.limits;
   auto gate = desk_ ? make_gate(wanted, layout) : nullptr;
   actor.entrance = gate;
+  watch_faults(wanted, actor);
   if (!fault_ender_) make_fault_ender();
   actor.end_faulted = [ender = fault_ender_, id = wanted.id](
                           const std::vector<instance::Client>& clients,

@@ -21,6 +21,7 @@
 #include "api/server.h"
 #include "app/auditor.h"
 #include "app/fault_ender.h"
+#include "app/fault_watch.h"
 #include "app/fd_store.h"
 #include "app/fleet.h"
 #include "app/gated_entrance.h"
@@ -106,6 +107,9 @@ class Supervisor : public api::Agent {
   void say_terminated(const std::string& instance, const instance::ClientProcess& client,
                       const std::string& command);
   void make_fault_ender();
+  void open_faults();
+  void watch_faults(const WantedInstance& wanted, instance::ActorSettings& actor);
+  void settle_faults();
   void terminate_violator(const std::string& instance, const share::Process& process,
                           const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
@@ -149,6 +153,9 @@ class Supervisor : public api::Agent {
   std::shared_ptr<ShareKeeper> share_keeper_;  // likewise
   std::shared_ptr<Auditor> auditor_;
   std::shared_ptr<FaultEnder> fault_ender_;
+  std::shared_ptr<FaultWatch> fault_watch_;  // none: its file cannot be used
+  std::set<std::string> watched_for_faults_;
+  bool faults_settled_ = false;
   std::shared_ptr<SharePrograms> share_programs_;
   std::filesystem::path gate_program_, client_program_;
   std::optional<gate::Opening> opening_;

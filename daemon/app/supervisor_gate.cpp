@@ -54,6 +54,13 @@ Result<void> Supervisor::open_desk() {
                              std::function<void(const std::vector<admission::Ended>&)> told) {
     terminate_for_desk(instance, processes, std::move(told));
   };
+  if (fault_watch_) {
+    sources.kept_out = [watch = fault_watch_](const identity::Identity& who,
+                                              const std::string& command) {
+      return watch->kept_out(who, command);
+    };
+    sources.let_in = [watch = fault_watch_](const admission::LetIn& in) { watch->let_in(in); };
+  }
   auto opened = admission::Controller::open(io_.get_executor(), desk, std::move(sources));
   if (!opened) return opened.error();
   desk_ = std::move(*opened);

@@ -340,7 +340,9 @@ void Actor::on_lines(std::span<const process::FollowedLine> lines) {
   const auto unknown_before = machine_.unknown_lines();
   for (const auto& line : lines) {
     if (closed_) return;
-    give(log_line(line.text), ReadPosition{log_name_, line.end_offset});
+    auto said = log_line(line.text);
+    if (settings_.heard) settings_.heard(said.event);
+    give(std::move(said), ReadPosition{log_name_, line.end_offset});
   }
   note_flood(static_cast<std::size_t>(machine_.unknown_lines() - unknown_before));
 }

@@ -48,6 +48,8 @@ struct ActorSettings {
   // always, and not from within the call. None: all of them are waited for.
   using Told = std::function<void(const FaultedClientsEnded& done)>;
   std::function<void(const std::vector<Client>& clients, Told told)> end_faulted{};
+  // Told of each line of the log before the machine is.
+  std::function<void(const control::LogEvent& line)> heard{};
 };
 
 class Actor : public std::enable_shared_from_this<Actor> {

@@ -225,8 +225,11 @@ void Machine::begin_ready(const control::Answered& answered) {
   probe_soon_ = false;
   act(OpenDoor{});
   probe_in(clients_known_ ? settings_.probe_interval : Milliseconds{0});
-  emit("ready", "serving; each client gets at most " + describe_limits(settings_.limits),
-       {{"pid", std::to_string(daemon_)}});
+  const bool faulted = state_ == State::faulted;
+  emit("ready",
+       faulted ? "took up where its server refuses newcomers because of a fault"
+               : "serving; each client gets at most " + describe_limits(settings_.limits),
+       {{"pid", std::to_string(daemon_)}, {"faulted", faulted ? "true" : "false"}});
   if (state_ == State::faulted) begin_fault_recovery();
 }
 

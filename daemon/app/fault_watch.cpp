@@ -1,0 +1,115 @@
+#include "app/fault_watch.h"
+
+#include "app/fault_signals.h"
+
+namespace mps::app {
+
+namespace {
+
+fault::Time now() {
+  return fault::time_of(std::chrono::system_clock::now());
+}
+
+}  // namespace
+
+FaultWatch::FaultWatch(const boost::asio::any_io_executor& executor, fault::Book book,
+                       fault::KeeperSources sources)
+    : keeper_(std::move(book), std::move(sources)), alarm_(executor) {
+  entries_ = keeper_.quarantine().entries.size();
+  next_entry_ = keeper_.quarantine().next;
+}
+
+void FaultWatch::forget(const std::string& instance) {
+  keeper_.forget(instance, now());
+  shut_down_.erase(instance);
+  std::erase_if(known_, [&instance](const auto& one) { return one.first.first == instance; });
+  changed();
+}
+
+void FaultWatch::settle() {
+  keeper_.settle(now());
+  changed();
+}
+
+void FaultWatch::heard(const std::string& instance, const control::LogEvent& line) {
+  if (const auto what = signal_of(line)) signal(instance, *what);
+}
+
+void FaultWatch::happened(const std::string& instance, const instance::Emit& event) {
+  const auto at = now();
+  if (event.kind == "fault_shutdown") shut_down_.insert(instance);
+  if (auto client = client_of(event, at)) {
+    // What the desk knew of it when it came is more.
+    const auto known = known_.find({instance, client->pid});
+    const bool same = known != known_.end() && (client->start_ticks == 0 ||
+                                                known->second.start_ticks == client->start_ticks);
+    return signal(instance, fault::ClientCame{same ? known->second : *client});
+  }
+  const auto what = signal_of(event, shut_down_.contains(instance));
+  if (!what) return;
+  if (const auto* gone = std::get_if<fault::ClientWent>(&*what))
+    known_.erase({instance, gone->pid});
+  if (std::holds_alternative<fault::ServerEnded>(*what) ||
+      std::holds_alternative<fault::Serving>(*what)) {
+    shut_down_.erase(instance);
+  }
+  signal(instance, *what);
+}
+
+void FaultWatch::let_in(const admission::LetIn& in) {
+  auto facts = fault::bounded(facts_of(in, now()));
+  if (known_.size() < k_known) known_[{in.instance, facts.pid}] = facts;
+  signal(in.instance, fault::ClientCame{std::move(facts)});
+}
+
+void FaultWatch::signal(const std::string& instance, const fault::Signal& signal) {
+  if (closed_) return;
+  keeper_.on(instance, signal, now());
+  changed();
+}
+
+std::optional<share::Refusal> FaultWatch::kept_out(const identity::Identity& who,
+                                                   const std::string& command) const {
+  if (keeper_.quarantine().entries.empty()) return std::nullopt;
+  fault::ClientFacts facts;
+  facts.subject = who.subject;
+  facts.owner = who.owner.value_or("");
+  facts.command = command;
+  const auto kept = keeper_.kept_out(fault::workload_of(fault::bounded(std::move(facts))), now());
+  if (!kept) return std::nullopt;
+  auto refusal = share::quarantined(kept->who, kept->entry.faults, kept->left);
+  if (!kept->entry.reason.empty()) refusal.sentence += ": " + kept->entry.reason;
+  return refusal;
+}
+
+void FaultWatch::changed() {
+  set_alarm();
+  const auto& quarantine = keeper_.quarantine();
+  const bool same = quarantine.entries.size() == entries_ && quarantine.next == next_entry_;
+  entries_ = quarantine.entries.size();
+  next_entry_ = quarantine.next;
+  if (!same && quarantine_changed_ && !closed_) quarantine_changed_();
+}
+
+void FaultWatch::set_alarm() {
+  const auto deadline = keeper_.deadline();
+  if (!deadline || closed_) {
+    alarm_.cancel();
+    return;
+  }
+  const auto left = std::max(*deadline - now(), std::chrono::milliseconds{1});
+  alarm_.expires_after(std::min<std::chrono::milliseconds>(left, std::chrono::hours{1}));
+  alarm_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+    const auto self = weak.lock();
+    if (error || !self || self->closed_) return;
+    self->keeper_.tick(now());
+    self->changed();
+  });
+}
+
+void FaultWatch::close() {
+  closed_ = true;
+  alarm_.cancel();
+}
+
+}  // namespace mps::app

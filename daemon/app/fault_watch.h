@@ -1,0 +1,65 @@
+// Tells the trackers of faults (fault/keeper.h) what happens to the instances, and the desk whom to
+// keep out. Nothing is decided here.
+//
+// Threading: the supervisor's executor.
+#pragma once
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "admission/controller.h"
+#include "fault/keeper.h"
+#include "instance/machine.h"
+
+namespace mps::app {
+
+class FaultWatch : public std::enable_shared_from_this<FaultWatch> {
+ public:
+  FaultWatch(const boost::asio::any_io_executor& executor, fault::Book book,
+             fault::KeeperSources sources);
+
+  void watch(const fault::Place& place) { keeper_.watch(place); }
+  void forget(const std::string& instance);
+  // All instances there are have been watched.
+  void settle();
+
+  void heard(const std::string& instance, const control::LogEvent& line);
+  void happened(const std::string& instance, const instance::Emit& event);
+  void let_in(const admission::LetIn& in);
+  void signal(const std::string& instance, const fault::Signal& signal);
+
+  [[nodiscard]] std::optional<share::Refusal> kept_out(const identity::Identity& who,
+                                                       const std::string& command) const;
+  // Called after somebody is kept out, or no longer.
+  void on_quarantine(std::function<void()> listener) { quarantine_changed_ = std::move(listener); }
+
+  [[nodiscard]] fault::Keeper& keeper() { return keeper_; }
+  [[nodiscard]] const fault::Keeper& keeper() const { return keeper_; }
+  // After the keeper was told something by others: its deadlines may be other ones.
+  void changed();
+  void close();
+
+ private:
+  static constexpr std::size_t k_known = 4096;
+  using Process = std::pair<std::string, pid_t>;  // of an instance
+  void set_alarm();
+
+  fault::Keeper keeper_;
+  boost::asio::steady_timer alarm_;
+  std::map<Process, fault::ClientFacts> known_;  // who was let in; until they have gone
+  std::set<std::string> shut_down_;              // whose server we are ending
+  std::function<void()> quarantine_changed_;
+  std::size_t entries_ = 0;  // of the quarantine, at the last look
+  std::uint64_t next_entry_ = 1;
+  bool closed_ = false;
+};
+
+}  // namespace mps::app
