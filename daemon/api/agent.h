@@ -12,6 +12,7 @@
 
 #include "api/admissions.h"
 #include "api/audit.h"
+#include "api/faults.h"
 #include "api/shares.h"
 #include "base/result.h"
 #include "device/device.h"
@@ -73,6 +74,9 @@ class Agent {
   virtual ShareResult create_share(const ShareOrder& order) = 0;
   // Refused while it has clients unless `drain`: then it ends with the last of them.
   virtual VerbResult delete_share(const std::string& id, bool drain) = 0;
+
+  // Null: there is none.
+  [[nodiscard]] virtual FaultDesk* faults() const { return nullptr; }
 };
 
 [[noreturn]] inline void throw_exception_from_error(const VerbError& error,

@@ -91,8 +91,8 @@ Reply verb_failed(const VerbError& error) {
 }  // namespace
 
 struct Api::Table {
-  static const std::array<Route<Api>, 20>& routes() {
-    static const std::array<Route<Api>, 20> table{{
+  static const std::array<Route<Api>, 25>& routes() {
+    static const std::array<Route<Api>, 25> table{{
         {{"GET", "/v1/status", {}}, &Api::status},
         {{"GET", "/v1/devices", {}}, &Api::devices},
         {{"GET", "/v1/instances", {}}, &Api::instances},
@@ -106,6 +106,11 @@ struct Api::Table {
         {{"POST", "/v1/shares", {}}, &Api::create_share},
         {{"DELETE", "/v1/shares/{id}", {"drain"}}, &Api::delete_share},
         {{"GET", "/v1/events", {"since", "kind", "instance", "limit", "follow"}}, &Api::events},
+        {{"GET", "/v1/faults", {"instance", "since", "limit"}}, &Api::faults},
+        {{"GET", "/v1/faults/{id}", {}}, &Api::fault},
+        {{"GET", "/v1/quarantine", {}}, &Api::quarantine},
+        {{"POST", "/v1/quarantine", {}}, &Api::add_quarantine},
+        {{"DELETE", "/v1/quarantine/{id}", {}}, &Api::remove_quarantine},
         {{"GET", "/v1/policies", {}}, &Api::policies},
         {{"GET", "/v1/policies/{id}", {}}, &Api::policy},
         {{"GET", "/v1/explain", {"namespace", "labels", "device"}}, &Api::explain},
@@ -248,6 +253,18 @@ Answer Api::events(const Request& request, const std::string&) {
   return json_reply(list);
 }
 
+Answer Api::faults(const Request& request, const std::string&) {
+  return list_faults(agent_.faults(), request);
+}
+
+Answer Api::fault(const Request&, const std::string& id) {
+  return show_fault(agent_.faults(), id);
+}
+
+Answer Api::quarantine(const Request&, const std::string&) {
+  return list_quarantine(agent_.faults());
+}
+
 Answer Api::policies(const Request&, const std::string&) {
   return json_reply(policies_to_json(*agent_.policies().generation));
 }
@@ -358,6 +375,16 @@ Answer Api::delete_share(const Request& request, const std::string& id) {
   if (!done && done.error().kind == VerbError::Kind::not_found) return no_share(id);
   if (!done) return verb_failed(done.error());
   return json_reply({{"share", id}, {"message", *done}}, 202);
+}
+
+Answer Api::add_quarantine(const Request& request, const std::string&) {
+  if (may(request.peer)) return add_to_quarantine(agent_.faults(), request);
+  return error_reply(403, "forbidden", "only root and operators may keep somebody out");
+}
+
+Answer Api::remove_quarantine(const Request& request, const std::string& id) {
+  if (may(request.peer)) return remove_from_quarantine(agent_.faults(), request, id);
+  return error_reply(403, "forbidden", "only root and operators may end a quarantine");
 }
 
 Answer Api::terminate(const Request& request, const std::string& id) {

@@ -38,6 +38,11 @@ class Api {
   Answer create_share(const Request& request, const std::string& id);
   Answer delete_share(const Request& request, const std::string& id);
   Answer events(const Request& request, const std::string& id);
+  Answer faults(const Request& request, const std::string& id);
+  Answer fault(const Request& request, const std::string& id);
+  Answer quarantine(const Request& request, const std::string& id);
+  Answer add_quarantine(const Request& request, const std::string& id);
+  Answer remove_quarantine(const Request& request, const std::string& id);
   Answer policies(const Request& request, const std::string& id);
   Answer policy(const Request& request, const std::string& id);
   Answer explain(const Request& request, const std::string& id);

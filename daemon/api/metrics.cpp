@@ -190,11 +190,26 @@ void of_audit(Exposition& out, const AuditStatus& audit) {
   for (const auto& count : audit.counts) out.sample(labels(count), count.found);
 }
 
+void of_faults(Exposition& out, const FaultDesk& faults) {
+  out.family("incidents_total", "counter", "Incidents that are over.");
+  for (const auto& [what, count] : faults.counts()) {
+    const auto& [device, domain, kind] = what;
+    out.sample(label("device", device) + "," + label("domain", domain) + "," +
+                   label("kind", fault::to_string(kind)),
+               count);
+  }
+  std::map<std::string, std::uint64_t> kept_out;
+  for (const auto& [number, entry] : faults.quarantine().entries) ++kept_out[entry.key.subject];
+  out.family("quarantined", "gauge", "Who is kept out: namespaces, and workloads of them.");
+  for (const auto& [subject, count] : kept_out) out.sample(label("namespace", subject), count);
+}
+
 }  // namespace
 
 std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot>& instances,
                            const JournalCounts& journal, const PolicyStatus& policies,
-                           const AdmissionStatus& admissions, const AuditStatus& audit) {
+                           const AdmissionStatus& admissions, const AuditStatus& audit,
+                           const FaultDesk* faults) {
   Exposition out;
   out.family("build_info", "gauge", "The version of the supervisor; always 1.");
   out.sample(label("version", status.version), std::uint64_t{1});
@@ -223,6 +238,7 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
   instance_limits(out, instances);
   of_admissions(out, admissions);
   of_audit(out, audit);
+  if (faults != nullptr) of_faults(out, *faults);
   of_policies(out, policies);
   out.family("events_total", "counter", "Events recorded in the life of the journal.");
   out.sample("", journal.events);

@@ -22,11 +22,12 @@ struct JournalCounts {
   std::uint64_t write_errors = 0;
 };
 // The text format 0.0.4. Labels are bounded: device (UUID), domain, namespace (those that have been
-// let in or wait), kind (of findings), code, state, hash.
+// let in or wait, or are kept out), kind (of findings and incidents), code, state, hash.
 std::string render_metrics(const AgentStatus& status,
                            const std::vector<instance::Snapshot>& instances,
                            const JournalCounts& journal, const PolicyStatus& policies,
-                           const AdmissionStatus& admissions, const AuditStatus& audit);
+                           const AdmissionStatus& admissions, const AuditStatus& audit,
+                           const FaultDesk* faults = nullptr);
 
 // "127.0.0.1:9464", "[::1]:9464", ":9464" (all addresses), "localhost:9464". Addresses are numbers:
 // nothing is asked of a name server.

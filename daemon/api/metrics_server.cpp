@@ -36,7 +36,7 @@ class Health {
     return Reply{
         200,
         render_metrics(agent_.status(), agent_.instances(), {log_.last_id(), log_.write_errors()},
-                       agent_.policies(), agent_.admissions(), agent_.audit()),
+                       agent_.policies(), agent_.admissions(), agent_.audit(), agent_.faults()),
         "text/plain; version=0.0.4; charset=utf-8", ""};
   }
   Answer healthz(const Request&, const std::string&) { return text(200, "ok\n"); }

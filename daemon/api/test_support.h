@@ -13,6 +13,7 @@
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <filesystem>
 #include <future>
 #include <string>
@@ -88,6 +89,33 @@ inline std::string document(const std::string& subject, const std::string& spec)
          "\nspec:\n" + spec;
 }
 
+// Everything of it in memory, at one time.
+class FakeFaults : public FaultDesk {
+ public:
+  [[nodiscard]] const std::deque<fault::Incident>& incidents() const override { return incidents_; }
+  [[nodiscard]] const fault::QuarantineState& quarantine() const override { return quarantine_; }
+  [[nodiscard]] const fault::Keeper::Counts& counts() const override { return counts_; }
+  Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override {
+    const auto made = fault::put_in(quarantine_, order, by, now_);
+    if (!made) return made.error();
+    quarantine_.apply(*made);
+    return made->entry;
+  }
+  Result<fault::Entry> lift(const std::string& id, const std::string&) override {
+    const auto number = fault::entry_number(id);
+    const auto found = number ? quarantine_.entries.find(*number) : quarantine_.entries.end();
+    if (found == quarantine_.entries.end()) return Error{"no entry \"" + id + "\""};
+    const auto entry = found->second;
+    quarantine_.apply(fault::EntryEnded{entry.number});
+    return entry;
+  }
+
+  fault::Time now_ = fault::time_of(at("2026-11-20T10:00:00.000Z"));
+  std::deque<fault::Incident> incidents_;
+  fault::QuarantineState quarantine_;
+  fault::Keeper::Counts counts_;
+};
+
 class FakeAgent : public Agent {
  public:
   [[nodiscard]] AgentStatus status() const override { return status_; }
@@ -115,6 +143,7 @@ class FakeAgent : public Agent {
   VerbResult delete_share(const std::string& id, bool drain) override {
     return verb("delete " + id + (drain ? " drain" : ""));
   }
+  [[nodiscard]] FaultDesk* faults() const override { return keeps_faults_ ? &faults_ : nullptr; }
   void terminate(pid_t client, VerbTold told) override {
     if (!holds_) return told(verb("terminate " + std::to_string(client)));
     told_.push_back(std::move(told));
@@ -137,6 +166,8 @@ class FakeAgent : public Agent {
   AdmissionStatus admissions_;
   std::vector<ShareView> shares_;
   AuditStatus audit_;
+  mutable FakeFaults faults_;
+  bool keeps_faults_ = true;
   std::vector<std::string> calls_;
   bool holds_ = false;          // what came of a terminate
   std::vector<VerbTold> told_;  // who waits for that
