@@ -80,6 +80,11 @@ Refusal quarantined(std::string_view who, unsigned faults, milliseconds left) {
                                  (faults == 1 ? " fault" : " faults")};
 }
 
+Refusal quarantined_by_hand(std::string_view who, std::string_view reason, milliseconds left) {
+  return {Code::quarantined, printable(who) + " is kept out for another " + whole_seconds(left) +
+                                 " by an operator: " + printable(reason, k_reason_limit)};
+}
+
 Refusal unknown_opening() {
   return {Code::unknown_opening, "this is not how a CUDA program of this node's driver begins"};
 }

@@ -55,6 +55,8 @@ Refusal unidentified(std::string_view reason);
 Refusal wrong_pod(std::string_view share, std::string_view owner, std::string_view subject);
 Refusal wrong_domain(std::string_view instance, std::string_view owner, std::string_view subject);
 Refusal quarantined(std::string_view who, unsigned faults, std::chrono::milliseconds left);
+Refusal quarantined_by_hand(std::string_view who, std::string_view reason,
+                            std::chrono::milliseconds left);
 Refusal unknown_opening();
 Refusal timed_out(std::string_view what, std::chrono::milliseconds waited);
 Refusal too_many_waiting(std::string_view who, std::size_t waiting, std::size_t limit);

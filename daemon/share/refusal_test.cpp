@@ -38,6 +38,8 @@ TEST_CASE("what others find out is said in a sentence") {
        "gpu0.ns-team-a is for team-a alone, and this process is of team-b"},
       {quarantined("pod web-0 of team-a", 3, 840s), Code::quarantined,
        "pod web-0 of team-a is kept out for another 14m, after 3 faults"},
+      {quarantined_by_hand("team-a", "until it is mended", 90500ms), Code::quarantined,
+       "team-a is kept out for another 90s by an operator: until it is mended"},
       {quarantined("unit:x.service", 1, 90500ms), Code::quarantined,
        "unit:x.service is kept out for another 90s, after 1 fault"},
       {unknown_opening(), Code::unknown_opening,
