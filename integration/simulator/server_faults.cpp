@@ -139,6 +139,7 @@ std::string Server::obey(std::string_view line) {
       return obey_about_client(it.client, Kernel::k_hang);
     } else if constexpr (std::is_same_v<Kind, order::Die>) {
       if (it.signal == 0) ::_exit(it.status);
+      (void)std::signal(it.signal, SIG_DFL);  // whatever a sanitizer makes of it
       (void)::kill(::getpid(), it.signal);
     } else if constexpr (std::is_same_v<Kind, order::Answer>) {
       ordered_.stopped = !it.again;
