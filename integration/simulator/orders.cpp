@@ -17,7 +17,7 @@ namespace mps::sim {
 const char* const k_order_usage =
     "refused: fault PID [bad-address|trap], hang PID, die [signal N|status N], stop answering, "
     "answer again, garble N, slow MS, out-of-memory on|off, xid N [UUID], drop-xid N, "
-    "recovery none|reset|reboot|drain-p2p|drain-and-reset [UUID], set KEY VALUE, status";
+    "recovery none|reset|reboot|drain-p2p|drain-and-reset|N [UUID], set KEY VALUE, status";
 
 namespace {
 
@@ -59,7 +59,11 @@ std::optional<SimOrder> parse_die(const Words& words) {
 }
 
 std::optional<SimOrder> parse_recovery(const Words& words) {
-  for (unsigned action = 0; action < k_actions.size() && words.size() <= 3; ++action) {
+  if (words.size() > 3) return std::nullopt;
+  if (const auto value = number(words, 1)) {
+    return order::Recovery{static_cast<unsigned>(*value), word(words, 2)};
+  }
+  for (unsigned action = 0; action < k_actions.size(); ++action) {
     if (word(words, 1) == k_actions.at(action)) return order::Recovery{action, word(words, 2)};
   }
   return std::nullopt;

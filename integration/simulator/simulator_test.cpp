@@ -180,6 +180,7 @@ TEST_CASE("orders are understood or refused") {
   CHECK(std::get<order::Slow>(*parse_order(" slow  20\n")).each == std::chrono::milliseconds(20));
   CHECK(std::get<order::Xid>(*parse_order("xid 79 GPU-1")).device == "GPU-1");
   CHECK(std::get<order::Recovery>(*parse_order("recovery drain-and-reset")).action == 4);
+  CHECK(std::get<order::Recovery>(*parse_order("recovery 7 GPU-1")).action == 7);
   CHECK(std::get<order::Set>(*parse_order("set most_clients 2")).value == "2");
   for (const char* refused : {"", "fault", "fault x", "fault 1 slip", "fault 1 trap 2", "hang -1",
                               "die 9", "die signal x", "stop", "garble", "slow 1 2", "xid 1 2 3",
