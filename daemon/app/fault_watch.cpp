@@ -82,6 +82,18 @@ std::optional<share::Refusal> FaultWatch::kept_out(const identity::Identity& who
   return refusal;
 }
 
+Result<fault::Entry> FaultWatch::keep_out(const fault::Order& order, const std::string& by) {
+  auto entry = keeper_.keep_out(order, by, now());
+  changed();
+  return entry;
+}
+
+Result<fault::Entry> FaultWatch::lift(const std::string& id, const std::string& by) {
+  auto entry = keeper_.lift(id, by);
+  changed();
+  return entry;
+}
+
 void FaultWatch::changed() {
   set_alarm();
   const auto& quarantine = keeper_.quarantine();

@@ -16,12 +16,13 @@
 #include <utility>
 
 #include "admission/controller.h"
+#include "api/faults.h"
 #include "fault/keeper.h"
 #include "instance/machine.h"
 
 namespace mps::app {
 
-class FaultWatch : public std::enable_shared_from_this<FaultWatch> {
+class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_this<FaultWatch> {
  public:
   FaultWatch(const boost::asio::any_io_executor& executor, fault::Book book,
              fault::KeeperSources sources);
@@ -41,13 +42,22 @@ class FaultWatch : public std::enable_shared_from_this<FaultWatch> {
   // Called after somebody is kept out, or no longer.
   void on_quarantine(std::function<void()> listener) { quarantine_changed_ = std::move(listener); }
 
-  [[nodiscard]] fault::Keeper& keeper() { return keeper_; }
-  [[nodiscard]] const fault::Keeper& keeper() const { return keeper_; }
-  // After the keeper was told something by others: its deadlines may be other ones.
-  void changed();
+  // api::FaultDesk
+  [[nodiscard]] const std::deque<fault::Incident>& incidents() const override {
+    return keeper_.incidents();
+  }
+  [[nodiscard]] const fault::QuarantineState& quarantine() const override {
+    return keeper_.quarantine();
+  }
+  [[nodiscard]] const fault::Keeper::Counts& counts() const override { return keeper_.counts(); }
+  Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override;
+  Result<fault::Entry> lift(const std::string& id, const std::string& by) override;
+
   void close();
 
  private:
+  // After the keeper was told something: its deadlines may be other ones.
+  void changed();
   static constexpr std::size_t k_known = 4096;
   using Process = std::pair<std::string, pid_t>;  // of an instance
   void set_alarm();

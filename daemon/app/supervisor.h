@@ -68,6 +68,7 @@ class Supervisor : public api::Agent {
   [[nodiscard]] std::vector<api::ShareView> shares() const override;
   ShareResult create_share(const api::ShareOrder& order) override;
   VerbResult delete_share(const std::string& id, bool drain) override;
+  [[nodiscard]] api::FaultDesk* faults() const override { return fault_watch_.get(); }
 
  private:
   Supervisor(boost::asio::io_context& io, Settings settings, Programs programs,
