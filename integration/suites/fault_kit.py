@@ -1,0 +1,313 @@
+"""A stage for faults: a supervisor with gates, simulated servers, programs that fault on order, and
+what must be true when it is over. Nothing here needs the supervisor to be alive while something is
+done, so that it can be killed at any moment: who asks it tries again until one answers.
+"""
+
+import contextlib
+import os
+import pathlib
+import random
+import signal
+import sys
+import threading
+import time
+
+import harness
+from gate_kit import GatedSupervisor, socket_inodes
+from harness import OPTIONS, processes, wait_until
+from sim_kit import Lines, order
+
+PATIENCE = 200.0  # seconds; the whole ladder takes 40 where nothing answers
+AWAY = (OSError, AssertionError, harness.http.client.HTTPException, ValueError)
+PROBE = {"interval": "1s", "timeout": "3s", "failures": 3}
+IGNORING = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh")  # whoever is started by it: SIGTERM
+
+
+def shared(device=0):
+    return f"gpu{device}.shared"
+
+
+def send(pid, number):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+class Stage:
+    def __init__(self, files, devices=1, seed=1, identities=None, **settings):
+        self.random = random.Random(seed)
+        gated = settings.get("gate", "on") == "on"
+        self.kind = GatedSupervisor if gated else harness.Supervisor
+        self.supervisor = self.kind(devices, {"probe": PROBE, **settings})
+        self.supervisor.environment["MPS_SIM_SERVER_READY_MS"] = "5"
+        for name, text in files.items():
+            self.supervisor.policies.put(name, text)
+        if identities is not None:
+            path = self.supervisor.state / "identities.json"
+            path.write_text(harness.json.dumps(identities))
+            path.chmod(0o600)
+        self.gated = gated
+        self.inside = []  # programs that were let in: (pid, process)
+        self.programs = []  # all that were started
+        self.alive = True
+        self.lock = threading.Lock()
+
+    # -- the supervisor --
+
+    def start(self, also=()):
+        names = [shared(device) for device in range(len(self.supervisor.settings["devices"]))]
+        self.supervisor.start(wait_ready=[*names, *also])
+        return self
+
+    def kill_supervisor(self):
+        self.supervisor.kill9()
+
+    def start_supervisor(self):
+        """Again, as systemd does: also when the last one's lock is held still for a moment."""
+
+        def stands():
+            if self.supervisor.process.poll() is not None:
+                self.supervisor.start(wait_ready=False)
+                time.sleep(0.01)
+            try:
+                return bool(self.supervisor.get("/v1/status"))
+            except AWAY:
+                return False
+
+        wait_until(stands, "a supervisor answers")
+
+    def get(self, path):
+        """Whoever answers: the one that runs, or the next."""
+
+        def answer():
+            with contextlib.suppress(*AWAY):
+                return [self.supervisor.get(path)]
+            return None
+
+        return wait_until(answer, path, PATIENCE)[0]
+
+    def ctl(self, *arguments):
+        """Once a supervisor can be reached."""
+        return wait_until(
+            lambda: (done := self.supervisor.ctl(*arguments))[0] != 3 and done, str(arguments)
+        )
+
+    def drained(self, name=None):
+        """Asked for again of each supervisor: who is killed forgets it."""
+        name = name or shared()
+        wait_until(
+            lambda: self.state(name) == "stopped" or self.ask_for(name, "drain"), "drained", PATIENCE
+        )
+
+    def restarted(self, name=None):
+        """By force; likewise."""
+        name = name or shared()
+        old = self.daemon(name)
+        wait_until(
+            lambda: old not in harness.control_daemons(self.supervisor.pipe(name))
+            or self.ask_for(name, "restart", "--force"),
+            "restarted",
+            PATIENCE,
+        )
+
+    def ask_for(self, name, verb, *flags):
+        """False: what comes of it is still to be seen."""
+        self.ctl(verb, name, *flags)
+        time.sleep(0.1)
+        return False
+
+    def event(self, kind, count=1, name=None):
+        return self.supervisor.events.wait(kind, 0, name or shared(), count, PATIENCE)
+
+    def state(self, name=None):
+        return self.get(f"/v1/instances/{name or shared()}")["state"]
+
+    def wait_state(self, *states, name=None):
+        wait_until(lambda: self.state(name) in states, f"{states}", PATIENCE)
+
+    # -- programs --
+
+    def begin(self, name=None, prefix=()):
+        """A program that has been started; answer() waits for what it says."""
+        environment = self.supervisor.backend.environment(
+            self.supervisor.open_pipe(name or shared())
+        )
+        probe = Lines([*prefix, OPTIONS.build / "bin/mps-probe", "--commands"], environment)
+        probe.is_in = False
+        probe.instance = name or shared()
+        self.supervisor.helpers.append(probe.process)
+        self.programs.append(probe)
+        return probe
+
+    def answer(self, probe, deadline=PATIENCE):
+        """What cuInit returned; who is not let in ends at once."""
+        said = probe.said(deadline)
+        if (said["cuInit"], said["cuCtxCreate"]) == (0, 0):
+            probe.is_in = True
+            self.inside.append(probe)
+        else:
+            probe.leave()
+        return said["cuInit"]
+
+    def client(self, name=None, prefix=()):
+        """A program that is in. One that came to the server in the moment in which its fault was
+        not yet noticed gets an error, and comes again as a user's would."""
+
+        def let_in():
+            probe = self.begin(name, prefix)
+            return self.answer(probe) == 0 and probe
+
+        return wait_until(let_in, "a client is let in", PATIENCE)
+
+    def clients(self, count, name=None):
+        begun = [self.begin(name) for _ in range(count)]
+        for probe in begun:
+            if (said := self.answer(probe)) != 0:
+                raise AssertionError(f"cuInit {said} of one of {count} clients")
+        return begun
+
+    def waiting(self, count, name=None):
+        """Newcomers that have come to the gate."""
+        begun = [self.begin(name) for _ in range(count)]
+        for probe in begun:
+            wait_until(lambda probe=probe: socket_inodes(probe.pid), "it has a socket")
+        return begun
+
+    def living(self):
+        return {probe.pid for probe in self.inside if probe.process.poll() is None}
+
+    def leave(self, *probes):
+        for probe in probes:
+            if probe.process.poll() is None:
+                probe.leave()
+
+    # -- MPS's own processes --
+
+    def daemon(self, name=None):
+        pipe = self.supervisor.pipe(name or shared())
+        return wait_until(lambda: harness.control_daemons(pipe), "a daemon", PATIENCE)[0]
+
+    def servers(self, name=None):
+        daemons = harness.control_daemons(self.supervisor.pipe(name or shared()))
+        return [
+            pid
+            for pid, _, state, parent in processes()
+            if parent in daemons and state not in "ZX"
+        ]
+
+    def server(self, name=None):
+        return wait_until(lambda: self.servers(name), "a server", PATIENCE)[-1]
+
+    def order(self, line, name=None, server=None):
+        """None where the server has died, of it or before."""
+        try:
+            return order(server or self.server(name), line)
+        except ConnectionRefusedError:
+            return None
+
+    # -- what is true at the end --
+
+    def check(self, names=None):
+        """It serves, the ledger is right, nobody was inside without an admission, nothing is left."""
+        for name in names or self.names():
+            self.check_serves(name)
+        self.check_ledger()
+        self.check_admitted()
+        self.check_nothing_left()
+
+    def names(self):
+        return sorted(instance["id"] for instance in self.get("/v1/instances"))
+
+    def check_serves(self, name):
+        tries = []
+
+        def served():
+            probe = self.begin(name)
+            tries.append(self.answer(probe))
+            if tries[-1] == 0:
+                tries[-1] = probe.ask("launch 1")["result"]
+                self.leave(probe)
+            return tries[-1] == 0
+
+        self.wait_state("ready", name=name)
+        wait_until(served, f"a newcomer on {name} is served", PATIENCE)
+
+    def ledger(self):
+        return sorted(pid for one in self.get("/v1/admissions") for pid in one["pids"])
+
+    def check_ledger(self):
+        expected = sorted(self.living()) if self.gated else []
+        try:
+            wait_until(lambda: self.ledger() == expected, "the ledger is right")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.ledger()}, and not {expected}") from None
+
+    def check_admitted(self):
+        if not self.gated:
+            return
+        past = {probe.pid for probe in self.inside} - self.supervisor.admitted_pids()
+        assert not past, f"inside without an admission: {past}"
+
+    def check_nothing_left(self):
+        for probe in self.programs:
+            probe.kill()
+        wait_until(lambda: self.ledger() == [], "nobody has a slot")
+        names = self.names()
+        wait_until(lambda: self.is_tidy(names), "one daemon, one gate, one server each", PATIENCE)
+
+    def is_tidy(self, names):
+        daemons = [harness.control_daemons(self.supervisor.pipe(name)) for name in names]
+        ours = set(self.of_mps())
+        servers = ours - {pid for some in daemons for pid in some}
+        at_home = all(len(some) == 1 for some in daemons) and len(servers) <= len(names)
+        gates = len(self.supervisor.gates()) == len(names) if self.gated else True
+        return at_home and gates and not self.zombies()
+
+    def of_mps(self):
+        """Pids of all that runs in one of our pipe directories."""
+        prefix = f"CUDA_MPS_PIPE_DIRECTORY={self.supervisor.run}/".encode()
+        for pid, name, state, _ in processes():
+            if not name.startswith("nvidia-cuda-mps") or state in "ZX":
+                continue
+            with contextlib.suppress(OSError):
+                if prefix in pathlib.Path(f"/proc/{pid}/environ").read_bytes():
+                    yield pid
+
+    def zombies(self):
+        ours = self.supervisor.process.pid
+        return [pid for pid, _, state, parent in processes() if parent == ours and state == "Z"]
+
+    def close(self, keep=False):
+        self.supervisor.keep = keep
+        if keep:
+            self.supervisor.output.flush()
+            text = (self.supervisor.root / "supervisor.log").read_text(errors="replace")
+            print("\n".join(text.splitlines()[-40:]), file=sys.stderr)
+        self.supervisor.close()
+
+
+class Killer(threading.Thread):
+    """Kills the supervisor once, at a moment that the seed says, and starts it again."""
+
+    def __init__(self, stage, within=1.5):
+        super().__init__(daemon=True)
+        self.stage = stage
+        self.after = stage.random.uniform(0, within)
+        self.go = threading.Event()
+        self.trouble = None
+        self.start()
+
+    def run(self):
+        self.go.wait()
+        time.sleep(self.after)
+        try:
+            self.stage.kill_supervisor()
+            self.stage.start_supervisor()
+        except Exception as error:  # said by the scenario, which reads it
+            self.trouble = error
+
+    def finish(self):
+        self.go.set()
+        self.join(timeout=PATIENCE)
+        if self.trouble or self.is_alive():
+            raise AssertionError(f"no supervisor again: {self.trouble}")
+

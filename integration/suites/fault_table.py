@@ -1,0 +1,67 @@
+"""The table of fault_scenarios.py: what a scenario is, and the policies that they have.
+
+An act calls clock() when its clients are in: from then on the supervisor may be killed. What it does
+after that must not need one that lives.
+"""
+
+import dataclasses
+import typing
+
+from fault_kit import Stage
+from gate_kit import for_everybody
+from harness import policy
+
+WAITS = {"onFault": {"clients": "wait"}}
+TERMINATE = for_everybody()
+WAIT = for_everybody(**WAITS)
+MIXED = {
+    **TERMINATE,
+    "team-a.yaml": policy("team-a"),
+    "team-b.yaml": policy("team-b", **WAITS),
+}
+DEDICATED = {**TERMINATE, "team-a.yaml": policy("team-a", 50, "4Gi", isolation="dedicated")}
+TEAM_A = "gpu0.ns-team-a"
+SOON = {"probe": {"interval": "200ms", "timeout": "500ms", "failures": 3}}
+FEW_STARTS = {
+    "backoff": {
+        "initial": "10ms",
+        "max": "50ms",
+        "budget": {"failures": 2, "within": "10m"},
+    }
+}
+
+SCENARIOS = []
+
+
+@dataclasses.dataclass
+class Scenario:
+    name: str
+    policies: dict
+    act: typing.Callable
+    end: typing.Callable = Stage.check
+    devices: int = 1
+    ci: bool = False  # besides being played with --full
+    killable: bool = True  # it makes sense with a supervisor that is killed
+    killed_in_ci: bool = False
+    also: tuple = ()  # instances that are there besides the devices' shared ones
+    settings: dict = dataclasses.field(default_factory=dict)
+
+
+def scenario(policies=None, settings=None, **others):
+    """Puts an act into the table."""
+
+    def put(act):
+        made = Scenario(act.__name__, policies or TERMINATE, act, settings=settings or {}, **others)
+        SCENARIOS.append(made)
+        return act
+
+    return put
+
+
+def needs_groups(one):
+    return one.policies in (MIXED, DEDICATED)
+
+
+def faults(culprit, kind="bad-address"):
+    said = culprit.ask(f"fault {kind}")
+    assert said["result"] in (700, 719, 806, 810), said
