@@ -11,6 +11,7 @@ namespace mps::instance {
 namespace {
 constexpr Milliseconds k_first_configure{15};  // the log mostly says "listening" sooner
 constexpr Milliseconds k_short_life{1000};
+constexpr unsigned k_unlisted_deadlines = 3;  // of a start, without a list of clients
 constexpr unsigned k_quit_seconds = 2;  // what running clients get once their end was asked for
 }  // namespace
 
@@ -166,6 +167,7 @@ void Machine::daemon_is_down() {
   server_missed_limits_ = false;
   refused_delay_ = Milliseconds{0};
   failures_ = 0;
+  unlisted_deadlines_ = 0;
   wedge_reported_ = false;
   probe_soon_ = false;
   accept_waits_ = false;
@@ -250,10 +252,10 @@ void Machine::handle(const TimerDue& due) {
       return;
     case Timer::start_deadline:
       if (state_ != State::starting || daemon_ == 0) return;
-      if (may_have_clients() || channel_.state == ChannelState::busy ||
-          (channel_.state == ChannelState::blocked && channel_.holder != daemon_)) {
+      if (is_spared()) {
         // Not the daemon's fault, or somebody relies on it: keep trying, the channel says why.
         act(SetTimer{Timer::start_deadline, settings_.start_deadline});
+        if (in_fault()) begin_fault_recovery();
         return;
       }
       if (start_trouble_.empty()) start_trouble_ = "the control daemon does not answer";
@@ -277,6 +279,15 @@ void Machine::handle(const TimerDue& due) {
     case Timer::fault_rung:
       return fault_rung_due();
   }
+}
+
+// Of a daemon that was taken over the journal and its log know the clients; MPS's own list is
+// better, but one that never comes spares nobody.
+bool Machine::is_spared() {
+  const bool is_held = channel_.state == ChannelState::busy ||
+                       (channel_.state == ChannelState::blocked && channel_.holder != daemon_);
+  if (clients_running() || is_held) return true;
+  return may_have_clients() && ++unlisted_deadlines_ < k_unlisted_deadlines;
 }
 
 // ---- verbs ----

@@ -292,6 +292,8 @@ class Machine {
   void on_log(const control::FatalFault& fault);
   void on_log(const control::ContextCreated&);
   void on_log(const control::AlreadyRunning&);
+  [[nodiscard]] bool is_spared();  // asked once for each start_deadline that has passed
+  [[nodiscard]] bool in_fault() const { return server_ && server_->status == ServerStatus::fault; }
   void begin_fault_recovery();
   void fault_passed();
   void finish_fault();
@@ -383,7 +385,8 @@ class Machine {
   Milliseconds refused_delay_{0};      // the daemon did not take them; 0: it did
   TimePoint ready_at_{};
   Milliseconds configure_delay_{0};
-  unsigned failures_ = 0;  // probes in a row that nothing explains
+  unsigned failures_ = 0;            // probes in a row that nothing explains
+  unsigned unlisted_deadlines_ = 0;  // of one taken over, whose clients only the journal knows
   bool wedge_reported_ = false;
   FaultRung fault_rung_ = FaultRung::none;
   bool fault_waits_ = false;    // for clients that may take their time

@@ -215,9 +215,13 @@ void Machine::begin_ready(const control::Answered& answered) {
   }
   act(CancelTimer{Timer::start_deadline});
   act(CancelTimer{Timer::configure_again});
-  enter(server_ && server_->status == ServerStatus::fault ? State::faulted : State::ready);
+  enter(in_fault() ? State::faulted : State::ready);
+  if (!in_fault() && std::exchange(fault_rung_, FaultRung::none) != FaultRung::none) {
+    act(CancelTimer{Timer::fault_rung});
+  }
   was_ready_ = true;
   ready_at_ = now_;
+  unlisted_deadlines_ = 0;
   budget_.succeeded();
   start_trouble_.clear();
   last_error_.clear();
@@ -328,7 +332,7 @@ void Machine::see_server_status(const control::Answer& answer) {
   if (status == "FAULT") {
     server_->status = ServerStatus::fault;
     if (state_ == State::ready) enter(State::faulted);
-    begin_fault_recovery();  // what the log should have told
+    if (serving()) begin_fault_recovery();  // what the log should have told
   } else if (status == "ACTIVE" || status == "READY") {
     const bool was_fault =
         std::exchange(server_->status, ServerStatus::active) == ServerStatus::fault;

@@ -3,6 +3,10 @@
 // The ladder back, each rung with a deadline: the clients are ended or waited for, as their
 // policies say; the server recovers; `shutdown_server -f`; the daemon is ended and started again.
 // It serves again when its limits were read back.
+//
+// One that was taken over in a fault begins when its limits were read back; or, where its daemon
+// does not answer, when it has been starting for too long: the fault's clients are not what it is
+// spared for.
 #include <algorithm>
 
 #include "base/text.h"
@@ -20,14 +24,14 @@ void Machine::on_log(const control::FatalFault& fault) {
   if (state_ == State::ready) enter(State::faulted);
   last_error_ = "a client's fault: the server refuses newcomers until its clients have gone";
   emit("fault", last_error_, {{"server", std::to_string(fault.server)}});
-  begin_fault_recovery();
+  if (serving()) begin_fault_recovery();
 }
 
 // One that is under way goes on: what it ends was told of this fault, too. One that had passed
 // begins again.
 void Machine::begin_fault_recovery() {
   const bool under_way = fault_rung_ != FaultRung::none && fault_rung_ != FaultRung::passed;
-  if (under_way || !serving() || ending_ != Ending::none) return;
+  if (under_way || ending_ != Ending::none) return;
   fault_rung_ = FaultRung::clients;
   fault_waits_ = false;
   EndFaultedClients end;
@@ -42,7 +46,7 @@ void Machine::handle(const FaultedClientsEnded& done) {
   if (fault_rung_ != FaultRung::clients) return;
   fault_rung_ = FaultRung::server;
   fault_waits_ = done.waited_for != 0;
-  probe_in(std::min(settings_.probe_interval, k_look_again));
+  if (serving()) probe_in(std::min(settings_.probe_interval, k_look_again));
   act(SetTimer{Timer::fault_rung,
                fault_waits_ ? settings_.fault_wait : settings_.fault_server_deadline});
   emit("fault_clients", std::to_string(done.ended) + " clients that hold the fault were ended, " +
@@ -58,6 +62,7 @@ void Machine::on_log(const control::ContextCreated&) {
 }
 
 void Machine::fault_passed() {
+  if (state_ == State::starting) return;  // what it waits for is an answer
   if (state_ != State::faulted && fault_rung_ == FaultRung::none) return;
   fault_rung_ = FaultRung::passed;
   act(CancelTimer{Timer::fault_rung});
@@ -75,11 +80,16 @@ void Machine::finish_fault() {
 }
 
 void Machine::fault_rung_due() {
-  if (!serving() || ending_ != Ending::none) return;
+  const bool silent = state_ == State::starting;
+  if ((!serving() && !silent) || ending_ != Ending::none) return;
   switch (fault_rung_) {
     case FaultRung::clients:
     case FaultRung::server:
-      return end_faulted_server();
+      if (!silent) return end_faulted_server();
+      emit("fault_restart",
+           "after a client's fault the control daemon does not answer: it is ended and started "
+           "again");
+      return end_daemon(Ending::restart, true);
     case FaultRung::shutdown:
       emit("fault_restart",
            "the server does not end either: its control daemon is ended and started again");

@@ -213,3 +213,80 @@ TEST_CASE("a faulted server from before this supervisor that is gone by now") {
   kit.give(kit.configured());
   CHECK(kit.machine.state() == State::ready);
 }
+
+namespace {
+
+// Taken over in a fault, by a supervisor whom its daemon does not answer.
+struct Silent : Kit {
+  Silent() {
+    Client client;
+    client.pid = 900;
+    client.connected = true;
+    machine.restore_client(client);
+    machine.restore_fault(500);
+    give(DaemonFound{100, {500}});
+    give(ConfigureDone{control::Unanswered{"no answer within 3s"}});
+  }
+  Lines not_within() {
+    later(MachineSettings{}.start_deadline);
+    return due(Timer::start_deadline);
+  }
+};
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Silent, "a fault from before, and a daemon that does not answer") {
+  CHECK(machine.state() == State::starting);
+  CHECK(not_within() ==
+        Lines{"set start_deadline 10s", "end-faulted-clients 1", "set fault_rung 30s"});
+  CHECK(not_within() == Lines{"set start_deadline 10s"});
+  give(FaultedClientsEnded{0, 0, "client 900: not answered"});
+  give(ClientEnded{900});
+  // That the server has recovered is no answer.
+  CHECK(server_line("Creating server context on device 0").empty());
+  const auto lines = due(Timer::fault_rung);
+  CHECK(lines.front() ==
+        "emit fault_restart: after a client's fault the control daemon does not answer: it is "
+        "ended and started again");
+  CHECK(machine.state() == State::recovering);
+  give(DaemonEnded{"was killed by signal 9 (SIGKILL)"});
+  CHECK(machine.state() == State::starting);
+}
+
+TEST_CASE_FIXTURE(Silent, "one that answers at last, in its fault still") {
+  not_within();
+  give(configured(limits(), {"500"}, Lines{"900"}));
+  CHECK(machine.state() == State::faulted);
+  CHECK(give(FaultedClientsEnded{1, 0, {}}).front() == "set next_probe 1s");
+}
+
+TEST_CASE_FIXTURE(Silent, "one that answers when its fault is over") {
+  not_within();
+  give(FaultedClientsEnded{1, 0, {}});
+  server_line("Creating server context on device 0");
+  const auto lines = give(configured(limits(), {"500"}, Lines{}));
+  CHECK(machine.state() == State::ready);
+  CHECK(std::count(lines.begin(), lines.end(), "cancel fault_rung") == 1);
+  CHECK(due(Timer::fault_rung).empty());
+}
+
+TEST_CASE_FIXTURE(Silent, "clients that may take their time are waited for there, too") {
+  not_within();
+  CHECK(give(FaultedClientsEnded{0, 1, {}}).front() == "set fault_rung 10m");
+}
+
+TEST_CASE("one that is taken over, and does not answer, while nobody is known to be there") {
+  Kit kit;
+  kit.give(DaemonFound{100, {500}});
+  const auto not_within = [&kit] {
+    kit.give(ConfigureDone{control::Stopped{}});
+    return kit.due(Timer::start_deadline);
+  };
+  // Somebody might be whom only MPS's list would tell of.
+  CHECK(not_within() == Lines{"set start_deadline 10s"});
+  CHECK(not_within() == Lines{"set start_deadline 10s"});
+  const auto lines = not_within();
+  CHECK(std::count(lines.begin(), lines.end(), "signal-daemon 15") == 1);
+  kit.give(DaemonEnded{"was killed by signal 15 (SIGTERM)"});
+  CHECK(kit.machine.state() == State::backoff);
+}
