@@ -18,7 +18,7 @@ from harness import OPTIONS, wait_until
 DEVICES = 8
 CLIENTS = 30
 STEPS = 24
-IN_CI = 4
+IN_CI = 3
 ALL = 500
 AT_A_TIME = 2
 QUIET = 60.0  # seconds for what a client was told before
