@@ -12,6 +12,7 @@ constexpr Return k_not_supported = 3;
 constexpr Return k_not_found = 6;
 constexpr Return k_insufficient_size = 7;
 constexpr Return k_driver_not_loaded = 9;
+constexpr Return k_timeout = 10;
 constexpr Return k_function_not_found = 13;
 constexpr Return k_lib_rm_version_mismatch = 18;
 constexpr Return k_argument_version_mismatch = 25;
@@ -72,6 +73,35 @@ static_assert(sizeof(ProcessInfo) == 24 && offsetof(ProcessInfo, gpu_instance) =
 constexpr unsigned long long k_memory_not_available = ~0ULL;
 constexpr unsigned k_no_instance = ~0U;
 
+struct EventSetHandle;  // opaque
+using EventSet = EventSetHandle*;
+
+// What is told of a device. A Xid's number is the data; what a change of the recovery action has
+// there is not documented.
+struct EventData {
+  Handle device;
+  unsigned long long type;
+  unsigned long long data;
+  unsigned gpu_instance;  // k_no_instance where it cannot be attributed
+  unsigned compute_instance;
+};
+static_assert(sizeof(EventData) == 32 && offsetof(EventData, gpu_instance) == 24);
+constexpr unsigned long long k_xid_event = 0x8;
+constexpr unsigned long long k_recovery_action_event = 0x8000;
+
+struct FieldValue {
+  unsigned field;
+  unsigned scope;
+  long long timestamp;
+  long long latency;
+  unsigned value_type;
+  Return code;
+  unsigned long long value;  // a union; an unsigned int is its first four bytes
+};
+static_assert(sizeof(FieldValue) == 40 && offsetof(FieldValue, value) == 32);
+constexpr unsigned k_recovery_action_field = 230;
+constexpr unsigned k_value_unsigned_int = 1;
+
 constexpr unsigned k_text_size = 96;  // UUIDs, names and versions are all at most this long
 constexpr unsigned k_mig_enabled = 1;
 constexpr unsigned k_virtualization_vgpu_guest = 2;
@@ -99,6 +129,12 @@ using ChildFunction = Return (*)(Handle, unsigned, Handle*);
 using PciFunction = Return (*)(Handle, PciInfo*);
 // How many fit, and are; each of the size above.
 using ProcessesFunction = Return (*)(Handle, unsigned*, void*);
+using EventSetFunction = Return (*)(EventSet*);
+using EventSetFreeFunction = Return (*)(EventSet);
+using EventTypesFunction = Return (*)(Handle, unsigned long long*);
+using RegisterEventsFunction = Return (*)(Handle, unsigned long long, EventSet);
+using EventWaitFunction = Return (*)(EventSet, EventData*, unsigned);  // milliseconds
+using FieldsFunction = Return (*)(Handle, int, FieldValue*);
 }
 
 }  // namespace mps::device::nvml

@@ -64,6 +64,12 @@ Result<void> Library::bind() {
   for (auto& entry : mps_processes) bind_entry(handle_, entry);
   bind_entry(handle_, gpu_instance);
   bind_entry(handle_, compute_instance);
+  bind_entry(handle_, event_set_create);
+  bind_entry(handle_, event_set_free);
+  bind_entry(handle_, event_types);
+  bind_entry(handle_, register_events);
+  bind_entry(handle_, event_wait);
+  bind_entry(handle_, fields);
   return {};
 }
 

@@ -64,6 +64,12 @@ class Library {
        {"nvmlDeviceGetMPSComputeRunningProcesses"}}};
   Entry<NumberFunction> gpu_instance{"nvmlDeviceGetGpuInstanceId"};
   Entry<NumberFunction> compute_instance{"nvmlDeviceGetComputeInstanceId"};
+  Entry<EventSetFunction> event_set_create{"nvmlEventSetCreate"};
+  Entry<EventSetFreeFunction> event_set_free{"nvmlEventSetFree"};
+  Entry<EventTypesFunction> event_types{"nvmlDeviceGetSupportedEventTypes"};
+  Entry<RegisterEventsFunction> register_events{"nvmlDeviceRegisterEvents"};
+  Entry<EventWaitFunction> event_wait{"nvmlEventSetWait_v2"};
+  Entry<FieldsFunction> fields{"nvmlDeviceGetFieldValues"};
 
  private:
   Result<void> bind();

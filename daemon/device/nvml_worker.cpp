@@ -1,10 +1,8 @@
 #include "device/nvml_worker.h"
 
-#include <pthread.h>
-
 #include <boost/asio/post.hpp>
-#include <csignal>
-#include <system_error>
+
+#include "device/quiet_thread.h"
 
 namespace mps::device {
 
@@ -47,18 +45,11 @@ void NvmlWorker::close() {
   ended ? thread_.join() : thread_.detach();
 }
 
+// Where there is no thread to be had now, the next call tries again.
 bool NvmlWorker::start_thread() {
-  if (thread_.joinable()) return true;
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  // Signals are the reactor's; a new thread inherits the mask.
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    thread_ = std::thread([self = shared_from_this()] { self->run(); });
-  } catch (const std::system_error&) {  // no thread to be had now: the next call tries again
+  if (!thread_.joinable()) {
+    thread_ = start_quiet_thread([self = shared_from_this()] { self->run(); });
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return thread_.joinable();
 }
 
