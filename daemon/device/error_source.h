@@ -35,8 +35,8 @@ struct XidSeen {
 struct ErrorCallbacks {
   std::function<void(const std::string& gpu, const XidSeen& xid)> on_error;
   // NVML's number of what is to be done about the GPU (nvmlDeviceGpuRecoveryAction_t), where the
-  // driver has that: what it was when watching began, unless it was "none"; each change; and after
-  // errors, changed or not, what it was once they were told.
+  // driver has that: what it was when watching began; each change; and after errors, changed or
+  // not, what it was once they were told.
   std::function<void(const std::string& gpu, unsigned action)> on_action;
   // Whether its errors are told: empty, or why not. First when that is known, then when it changes.
   std::function<void(const std::string& gpu, const std::string& why_not)> on_listening;

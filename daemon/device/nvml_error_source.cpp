@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <condition_variable>
@@ -29,10 +30,9 @@ constexpr std::chrono::milliseconds k_end_patience{250};
 // everything else.
 class Listening : public std::enable_shared_from_this<Listening> {
  public:
-  Listening(asio::any_io_executor executor, ErrorSettings settings, ErrorCallbacks callbacks)
-      : settings_(std::move(settings)),
-        callbacks_(std::move(callbacks)),
-        executor_(std::move(executor)) {}
+  Listening(asio::any_io_executor executor, ErrorSettings settings,
+            const std::shared_ptr<const ErrorCallbacks>& callbacks)
+      : settings_(std::move(settings)), callbacks_(callbacks), executor_(std::move(executor)) {}
 
   void watch(std::set<std::string> gpus);
   void close();
@@ -46,18 +46,19 @@ class Listening : public std::enable_shared_from_this<Listening> {
   void say_if_stuck();
 
   const ErrorSettings settings_;
-  ErrorCallbacks callbacks_;  // the executor's alone
-  bool open_ = true;          // the executor's alone
-  std::thread thread_;        // the executor's alone
+  // The executor's alone. Weak: what callbacks hold must not end on the thread.
+  std::weak_ptr<const ErrorCallbacks> callbacks_;
+  bool open_ = true;
+  std::thread thread_;
 
   std::mutex mutex_;  // for all below
   std::condition_variable wake_;
   std::condition_variable ended_changed_;
   std::optional<asio::any_io_executor> executor_;  // none after close()
   ErrorInbox inbox_;
-  bool telling_ = false;     // is posted
-  bool changed_ = false;     // what is watched
-  bool look_again_ = false;  // at actions
+  bool telling_ = false;  // is posted
+  NvmlListener::Orders orders_;
+  bool changed_ = false;  // what is watched
   bool ended_ = false;
   std::optional<Clock::time_point> in_nvml_since_;
 };
@@ -66,11 +67,13 @@ void Listening::watch(std::set<std::string> gpus) {
   const std::lock_guard lock(mutex_);
   if (!executor_) return;
   if (gpus != inbox_.watched()) {
+    orders_.anew = orders_.anew || !std::ranges::includes(gpus, inbox_.watched());
+    orders_.gpus = gpus;
     inbox_.watch(std::move(gpus));
     changed_ = true;
     wake_.notify_one();
   }
-  look_again_ = true;
+  orders_.look_again = true;
   if (inbox_.watched().empty()) return;
   if (!thread_.joinable()) {
     thread_ = start_quiet_thread([self = shared_from_this()] { self->run(); });
@@ -107,12 +110,11 @@ void Listening::run() {
   NvmlListener listener(settings_, sink());
   std::unique_lock lock(mutex_);
   while (executor_) {
-    const auto gpus = inbox_.watched();
-    const bool look_again = std::exchange(look_again_, false);
+    const auto orders = std::exchange(orders_, {.gpus = orders_.gpus});
     changed_ = false;
     in_nvml_since_ = Clock::now();
     lock.unlock();
-    const auto pause = listener.step(gpus, look_again);
+    const auto pause = listener.step(orders);
     lock.lock();
     in_nvml_since_.reset();
     rest(lock, pause);
@@ -164,27 +166,31 @@ void Listening::post_telling() {
 }
 
 void Listening::tell() {
+  const auto callbacks = callbacks_.lock();
   std::unique_lock lock(mutex_);
   telling_ = false;
   const auto content = inbox_.take();
   lock.unlock();
+  if (!callbacks) return;
   // A callback may be what closes us.
   for (const auto& [gpu, why_not] : content.listening) {
-    if (open_) callbacks_.on_listening(gpu, why_not);
+    if (open_) callbacks->on_listening(gpu, why_not);
   }
   for (const auto& [gpu, xid] : content.errors) {
-    if (open_) callbacks_.on_error(gpu, xid);
+    if (open_) callbacks->on_error(gpu, xid);
   }
-  if (open_ && content.lost > 0) callbacks_.on_lost(content.lost);
+  if (open_ && content.lost > 0) callbacks->on_lost(content.lost);
   for (const auto& [gpu, action] : content.actions) {
-    if (open_) callbacks_.on_action(gpu, action);
+    if (open_) callbacks->on_action(gpu, action);
   }
 }
 
 class NvmlErrorSource : public ErrorSource {
  public:
-  explicit NvmlErrorSource(std::shared_ptr<Listening> listening)
-      : listening_(std::move(listening)) {}
+  NvmlErrorSource(const asio::any_io_executor& executor, ErrorSettings settings,
+                  ErrorCallbacks callbacks)
+      : callbacks_(std::make_shared<const ErrorCallbacks>(std::move(callbacks))),
+        listening_(std::make_shared<Listening>(executor, std::move(settings), callbacks_)) {}
   ~NvmlErrorSource() override { listening_->close(); }
   NvmlErrorSource(const NvmlErrorSource&) = delete;
   NvmlErrorSource& operator=(const NvmlErrorSource&) = delete;
@@ -192,6 +198,7 @@ class NvmlErrorSource : public ErrorSource {
   void watch(std::set<std::string> gpus) override { listening_->watch(std::move(gpus)); }
 
  private:
+  std::shared_ptr<const ErrorCallbacks> callbacks_;
   std::shared_ptr<Listening> listening_;
 };
 
@@ -200,8 +207,7 @@ class NvmlErrorSource : public ErrorSource {
 std::unique_ptr<ErrorSource> make_nvml_error_source(const asio::any_io_executor& executor,
                                                     ErrorSettings settings,
                                                     ErrorCallbacks callbacks) {
-  return std::make_unique<NvmlErrorSource>(
-      std::make_shared<Listening>(executor, std::move(settings), std::move(callbacks)));
+  return std::make_unique<NvmlErrorSource>(executor, std::move(settings), std::move(callbacks));
 }
 
 }  // namespace mps::device

@@ -22,9 +22,12 @@ milliseconds pause_after(unsigned failures) {
   return std::min(k_first_pause * (1U << doublings), k_longest_pause);
 }
 
-milliseconds NvmlListener::step(const std::set<std::string>& gpus, bool look_again) {
-  std::erase_if(actions_, [&gpus](const auto& told) { return !gpus.contains(told.first); });
-  if (gpus.empty() || has_others_than(gpus)) close();  // there is no taking one out of a set
+milliseconds NvmlListener::step(const Orders& orders) {
+  const auto& gpus = orders.gpus;
+  if (orders.anew) {
+    close();
+    actions_.clear();
+  }
   if (gpus.empty()) return settings_.wait;
   if (!session_ && !open(gpus)) return pause_after(failures_);
   add_missing(gpus);
@@ -35,7 +38,7 @@ milliseconds NvmlListener::step(const std::set<std::string>& gpus, bool look_aga
   }
   // After a failure it is first to be seen whether it works.
   if (failures_ == 0) tell_listening(gpus);
-  if (look_again) look_at_pending_actions();
+  if (orders.look_again) look_at_pending_actions();
   return listen(gpus);
 }
 
@@ -52,12 +55,6 @@ milliseconds NvmlListener::listen(const std::set<std::string>& gpus) {
   }
   // NVML may return early, and must not keep us busy by that.
   return std::max(std::chrono::ceil<milliseconds>(until - Clock::now()), milliseconds(0));
-}
-
-bool NvmlListener::has_others_than(const std::set<std::string>& gpus) const {
-  return session_ && std::ranges::any_of(session_->gpus(), [&gpus](const auto& known) {
-           return !gpus.contains(known.first);
-         });
 }
 
 void NvmlListener::close() {
@@ -86,7 +83,6 @@ milliseconds NvmlListener::failed(const std::set<std::string>& gpus, const std::
 }
 
 void NvmlListener::add_missing(const std::set<std::string>& gpus) {
-  std::erase_if(refused_, [&gpus](const auto& entry) { return !gpus.contains(entry.first); });
   const bool again = Clock::now() >= ask_again_;
   bool refused = false;
   for (const auto& gpu : gpus) {
@@ -134,8 +130,9 @@ void NvmlListener::look_at_pending_actions() {
 void NvmlListener::look_at_action(const std::string& gpu, bool always) {
   const auto action = session_->action(gpu);
   if (!action) return;
-  auto& told = actions_[gpu];  // k_none where there was none
-  if (*action == std::exchange(told, *action) && !always) return;
+  const auto [told, is_first] = actions_.try_emplace(gpu, *action);
+  const bool is_news = std::exchange(told->second, *action) != *action || is_first;
+  if (!is_news && !always) return;
   sink_.action(gpu, *action);
 }
 

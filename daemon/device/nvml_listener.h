@@ -27,20 +27,24 @@ struct ErrorSink {
 
 class NvmlListener {
  public:
+  struct Orders {
+    std::set<std::string> gpus{};
+    bool anew = false;        // a GPU was taken out, which no event set allows
+    bool look_again = false;  // at actions other than "none"
+  };
+
   NvmlListener(ErrorSettings settings, ErrorSink sink)
       : settings_(std::move(settings)), sink_(std::move(sink)) {}
 
   // Blocks for `settings.wait` where nothing happens. Returns how long to rest before the next
-  // step: that may be cut short where something else is to be watched. `look_again`: at actions
-  // that were other than "none".
-  std::chrono::milliseconds step(const std::set<std::string>& gpus, bool look_again);
+  // step: that may be cut short where something else is to be watched.
+  std::chrono::milliseconds step(const Orders& orders);
   // Lets NVML go.
   void close();
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  [[nodiscard]] bool has_others_than(const std::set<std::string>& gpus) const;
   bool open(const std::set<std::string>& gpus);
   std::chrono::milliseconds listen(const std::set<std::string>& gpus);
   void add_missing(const std::set<std::string>& gpus);
