@@ -115,6 +115,7 @@ Supervisor::Supervisor(asio::io_context& io, Settings settings, Programs program
 }
 
 Supervisor::~Supervisor() {
+  errors_.reset();
   policies_->close();
   fleet_.close();
   if (share_keeper_) share_keeper_->close();

@@ -34,6 +34,7 @@
 #include "base/unique_fd.h"
 #include "cdi/directory.h"
 #include "device/compute_mode_ledger.h"
+#include "device/error_source.h"
 #include "device/source.h"
 #include "instance/actor.h"
 #include "process/follower.h"
@@ -111,6 +112,9 @@ class Supervisor : public api::Agent {
   void open_faults();
   void watch_faults(const WantedInstance& wanted, instance::ActorSettings& actor);
   void settle_faults();
+  void listen_to_errors();
+  void signal_gpu(const std::string& gpu, const std::string& mig, const fault::Signal& signal);
+  [[nodiscard]] std::string gpu_of(const std::string& device) const;
   void terminate_violator(const std::string& instance, const share::Process& process,
                           const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
@@ -156,6 +160,7 @@ class Supervisor : public api::Agent {
   std::shared_ptr<FaultEnder> fault_ender_;
   std::shared_ptr<FaultWatch> fault_watch_;  // none: its file cannot be used
   std::set<std::string> watched_for_faults_;
+  std::unique_ptr<device::ErrorSource> errors_;  // calls back: gone before what it calls
   bool faults_settled_ = false;
   std::shared_ptr<SharePrograms> share_programs_;
   std::filesystem::path gate_program_, client_program_;
