@@ -179,5 +179,93 @@ class Faults(GateSuite):
         self.assertEqual([e["kind"] for e in others if e["id"] > mark], [])
 
 
+class Incidents(Faults):
+    QUARANTINE = {"onFault": {"quarantine": {"after": 1, "within": "10m", "for": "15m"}}}
+
+    def incidents(self, supervisor):
+        return supervisor.get("/v1/faults")
+
+    def closed(self, supervisor):
+        """The one incident, when it is over."""
+
+        def over():
+            found = self.incidents(supervisor)
+            return found[0] if found and found[0]["closed"] else None
+
+        incident = wait_until(over, "the incident is closed")
+        self.assertEqual(len(self.incidents(supervisor)), 1)
+        return incident
+
+    def pids(self, clients):
+        return {client["pid"] for client in clients}
+
+    def test_it_says_who_did_it_and_who_suffered(self):
+        supervisor = self.node()
+        culprit, *victims = [self.client(supervisor) for _ in range(4)]
+        culprit.ask("fault bad-address")
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["kind"], "app_fault")
+        self.assertEqual(incident["end"], "serving")
+        self.assertEqual(incident["instance"], SHARED)
+        self.assertEqual(incident["attribution"], "named")
+        self.assertEqual(self.pids(incident["culprits"]), {culprit.pid})
+        who = incident["culprits"][0]
+        self.assertIn("mps-probe --commands", who["command"])
+        self.assertEqual(who["namespace"], "user:root")
+        self.assertEqual(self.pids(incident["victims"]), {victim.pid for victim in victims})
+        self.assertIn("end its clients", [step["name"] for step in incident["steps"]])
+        self.assertLessEqual(incident["noticed"], incident["serving"])
+
+    def test_where_nobody_is_named_it_is_one_of_these(self):
+        supervisor = self.node()
+        clients = [self.client(supervisor) for _ in range(3)]
+        clients[0].ask("fault trap")
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "one_of")
+        self.assertEqual(incident["culprits"], [])
+        self.assertEqual(self.pids(incident["suspects"]), {client.pid for client in clients})
+
+    def test_who_faults_too_often_is_kept_out(self):
+        supervisor = self.node(for_everybody(**self.QUARANTINE))
+        culprit = self.client(supervisor)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        self.closed(supervisor)
+        supervisor.events.wait("quarantined", mark)
+        held = supervisor.get("/v1/quarantine")
+        self.assertEqual(len(held), 1)
+        refused = Program(supervisor)
+        self.assertEqual(refused.answer(), 0)  # another command: a workload of its own
+        refused.end()
+        event = self.is_kept_out(supervisor)
+        self.assertIn("quarantined: ", event["message"])
+        # It survives a restart, and is lifted by hand.
+        supervisor.kill9()
+        supervisor.start()
+        self.is_kept_out(supervisor)
+        status, _, err = supervisor.ctl("quarantine", "remove", held[0]["id"])
+        self.assertEqual((status, err), (0, ""))
+        self.client(supervisor)
+
+    def is_kept_out(self, supervisor):
+        mark = supervisor.events.last_id()
+        probe = Lines(
+            [OPTIONS.build / "bin/mps-probe", "--commands"],
+            supervisor.backend.environment(supervisor.open_pipe()),
+        )
+        supervisor.helpers.append(probe.process)
+        self.assertEqual(probe.said()["cuInit"], 805)
+        return supervisor.events.wait("refused", mark, SHARED)
+
+    def test_it_is_readable_after_a_restart(self):
+        supervisor = self.node()
+        culprit = self.client(supervisor)
+        culprit.ask("fault bad-address")
+        before = self.closed(supervisor)
+        supervisor.kill9()
+        supervisor.start()
+        self.assertEqual(self.incidents(supervisor), [before])
+
+
 if __name__ == "__main__":
     harness.main()
