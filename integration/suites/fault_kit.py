@@ -46,6 +46,7 @@ class Stage:
             path.write_text(harness.json.dumps(identities))
             path.chmod(0o600)
         self.gated = gated
+        self.names = []  # of the instances that there are
         self.inside = []  # programs that were let in: (pid, process)
         self.programs = []  # all that were started
         self.alive = True
@@ -55,7 +56,8 @@ class Stage:
 
     def start(self, also=()):
         names = [shared(device) for device in range(len(self.supervisor.settings["devices"]))]
-        self.supervisor.start(wait_ready=[*names, *also])
+        self.names = [*names, *also]
+        self.supervisor.start(wait_ready=self.names)
         return self
 
     def kill_supervisor(self):
@@ -208,14 +210,11 @@ class Stage:
 
     def check(self, names=None):
         """It serves, the ledger is right, nobody was inside without an admission, nothing is left."""
-        for name in names or self.names():
+        for name in names or self.names:
             self.check_serves(name)
         self.check_ledger()
         self.check_admitted()
         self.check_nothing_left()
-
-    def names(self):
-        return sorted(instance["id"] for instance in self.get("/v1/instances"))
 
     def check_serves(self, name):
         tries = []
@@ -251,10 +250,10 @@ class Stage:
         for probe in self.programs:
             probe.kill()
         wait_until(lambda: self.ledger() == [], "nobody has a slot")
-        names = self.names()
-        wait_until(lambda: self.is_tidy(names), "one daemon, one gate, one server each", PATIENCE)
+        wait_until(self.is_tidy, "one daemon, one gate, one server each", PATIENCE)
 
-    def is_tidy(self, names):
+    def is_tidy(self):
+        names = self.names
         daemons = [harness.control_daemons(self.supervisor.pipe(name)) for name in names]
         ours = set(self.of_mps())
         servers = ours - {pid for some in daemons for pid in some}

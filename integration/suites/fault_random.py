@@ -152,7 +152,7 @@ class Sequence:
         return name
 
     def undrain(self):
-        names = [name for name in self.stage.names() if self.is_drained(name)]
+        names = [name for name in self.stage.names if self.is_drained(name)]
         for name in names:
             self.stage.ctl("undrain", name)
         return names
@@ -198,7 +198,7 @@ class Sequence:
             probe.kill()
 
     def all_are_up(self):
-        left = [name for name in self.stage.names() if self.is_drained(name)]
+        left = [name for name in self.stage.names if self.is_drained(name)]
         for name in left:
             self.stage.ctl("undrain", name)
         return not left
