@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "ctl/commands.h"
 #include "ctl/completion.h"
+#include "ctl/fault_commands.h"
 #include "ctl/policy_commands.h"
 #include "ctl/share_commands.h"
 
@@ -28,6 +29,8 @@ struct CommandLine {
   void add_admissions();
   void add_shares();
   void add_events();
+  void add_faults();
+  void add_quarantine();
   void add_verb(const std::string& name, const std::string& description, bool takes_force);
   void add_terminate();
   void add_policy();
@@ -44,6 +47,8 @@ struct CommandLine {
   AdmissionsOptions admissions;
   ShareOptions shares;
   EventsOptions events;
+  FaultsOptions faults;
+  QuarantineOptions quarantine;
   CheckOptions check;
   ExplainOptions explain;
   std::string policy;
@@ -79,6 +84,8 @@ CommandLine::CommandLine(std::ostream& out_in, std::ostream& err_in) : out(out_i
   add_admissions();
   add_shares();
   add_events();
+  add_faults();
+  add_quarantine();
   add_verb("drain", "Let no newcomers in; running clients may finish", false);
   add_verb("undrain", "Take a drain back", false);
   add_verb("restart", "End the control daemon and start another", true);
@@ -211,6 +218,49 @@ void CommandLine::add_events() {
   sub->add_option("--instance", events.instance, "Only those of this instance")->type_name("ID");
 }
 
+void CommandLine::add_faults() {
+  auto* sub = command("faults", "Faults: what happened, whose doing it was, and what was done",
+                      [this](const Console& to) { return show_faults(to, faults); });
+  auto* id = sub->add_option("fault", faults.id, "The whole story of this one, such as f12")
+                 ->type_name("FAULT");
+  sub->add_option("--instance", faults.instance, "Only those of this instance")
+      ->type_name("ID")
+      ->excludes(id);
+  sub->add_option("--since", faults.since, "Only those behind this one, or since this time")
+      ->type_name("FAULT|TIME")
+      ->excludes(id);
+  sub->add_option("--limit", faults.limit, "At most so many, the newest")
+      ->type_name("N")
+      ->excludes(id);
+}
+
+void CommandLine::add_quarantine() {
+  auto* group = command("quarantine", "Who is kept out, by policy or by hand", {});
+  group->require_subcommand(1);
+  command("list", "Who is kept out, why, and for how much longer", list_quarantine, group);
+  auto* sub = command(
+      "add", "Keep a namespace out, or a workload of it; running clients go on",
+      [this](const Console& to) { return mps::ctl::add_quarantine(to, quarantine); }, group);
+  sub->add_option("--namespace", quarantine.subject, "Such as team-a or unit:cron.service")
+      ->required()
+      ->check(checked_by(api::parse_subject))
+      ->type_name("NAMESPACE");
+  sub->add_option("--owner", quarantine.owner, "Only pods of this one, such as Deployment/web")
+      ->type_name("OWNER");
+  sub->add_option("--command", quarantine.command, "Only processes with this command line")
+      ->type_name("COMMAND");
+  sub->add_option("--for", quarantine.duration, "How long, such as 15m or 8h")
+      ->required()
+      ->type_name("DURATION");
+  sub->add_option("--reason", quarantine.reason, "Why, in the words that they get to read")
+      ->required()
+      ->type_name("TEXT");
+  sub = command(
+      "remove", "Let them in again",
+      [this](const Console& to) { return remove_quarantine(to, quarantine); }, group);
+  sub->add_option("entry", quarantine.id, "Its id, such as q3")->required()->type_name("ENTRY");
+}
+
 void CommandLine::add_verb(const std::string& name, const std::string& description,
                            bool takes_force) {
   auto* sub = command(name, description, [this, name](const Console& to) {
@@ -256,6 +306,8 @@ CommandInfo info_of(const CLI::App& sub, const std::string& parent) {
     if (option->get_name() == "client") info.argument = Argument::client;
     if (option->get_name() == "namespace") info.argument = Argument::policy;
     if (option->get_name() == "share") info.argument = Argument::share;
+    if (option->get_name() == "fault") info.argument = Argument::fault;
+    if (option->get_name() == "entry") info.argument = Argument::entry;
     if (option->get_name() == "path") info.argument = Argument::file;
     if (option->get_name() == "shell") info.argument = Argument::shell;
   }

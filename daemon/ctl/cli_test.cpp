@@ -263,6 +263,47 @@ TEST_CASE_FIXTURE(Fixture, "shares") {
         "mps-ctl: unknown command \"remove\"\nRun mps-ctl --help for usage.\n");
 }
 
+TEST_CASE_FIXTURE(Fixture, "faults, and the story of one") {
+  reactor.run([this] {
+    mps::fault::Incident incident;
+    incident.number = 3;
+    incident.instance = "gpu0.shared";
+    incident.noticed = mps::fault::time_of(test::at("2026-11-20T09:00:00.000Z"));
+    agent.faults_.incidents_ = {incident};
+  });
+  CHECK(ctl({"faults"}).out.find("gpu0.shared  app_fault  0       0        open") !=
+        std::string::npos);
+  CHECK(ctl({"faults", "--instance", "x", "--since", "f1", "--limit", "5"}).out.find("f3") ==
+        std::string::npos);
+  CHECK(ctl({"faults", "--since", "f3", "-o", "json"}).out == "[]\n");
+  CHECK(ctl({"faults", "f3"}).out.starts_with("fault      f3\nwhat       a client's fault\n"));
+  const auto none = ctl({"faults", "f4"});
+  CHECK(none.status == 1);
+  CHECK(none.err == "mps-ctl: no incident \"f4\"\n");
+  CHECK(ctl({"faults", "f3", "--limit", "1"}).status == 2);
+}
+
+TEST_CASE_FIXTURE(Fixture, "the quarantine") {
+  const auto added = ctl({"quarantine", "add", "--namespace", "team-a", "--owner", "Job/x",
+                          "--command", "a b", "--for", "1h", "--reason", "broken"});
+  CHECK(added.status == 0);
+  CHECK(added.out.find("q1     team-a     Job/x  a b      ") != std::string::npos);
+  CHECK(ctl({"quarantine", "list"}).out == added.out);
+  const auto wrong =
+      ctl({"quarantine", "add", "--namespace", "team-a", "--for", "soon", "--reason", "x"});
+  CHECK(wrong.status == 1);
+  CHECK(wrong.err == "mps-ctl: for: must be a duration such as 15m or 8h: \"soon\"\n");
+  CHECK(ctl({"quarantine", "remove", "q1"}).out ==
+        "a b of Job/x in team-a is kept out no longer\n");
+  CHECK(ctl({"quarantine", "remove", "q1"}).err == "mps-ctl: no entry \"q1\"\n");
+  CHECK(ctl({"quarantine"}).status == 2);
+  CHECK(ctl({"quarantine", "remove"}).status == 2);
+  CHECK(ctl({"quarantine", "add", "--namespace", "team-a", "--for", "1h"}).status == 2);
+  CHECK(ctl({"quarantine", "lift"}).err ==
+        "mps-ctl: unknown command \"lift\"; did you mean \"list\"?\nRun mps-ctl --help for "
+        "usage.\n");
+}
+
 TEST_CASE_FIXTURE(Fixture, "admissions where no instance has a gate") {
   CHECK(ctl({"admissions"}).out == "ID  INSTANCE  SHARE  NAMESPACE  CONTAINER  LIMITS  CLIENTS\n");
   CHECK(ctl({"admissions", "--use"}).out ==
@@ -388,6 +429,8 @@ case "$*" in
   clients) printf 'INSTANCE PID UID\ngpu0.shared 100 0\ngpu0.shared 1234 0\n- - -\n' ;;
   instances) printf 'ID STATE\ngpu0.shared ready\n- -\n' ;;
   shares) printf 'SHARE INSTANCE\nopen gpu0.shared\ns1 gpu0.shared\n' ;;
+  faults) printf 'FAULT AGE\nf12 5m\nf7 2h\n' ;;
+  'quarantine list') printf 'ENTRY NAMESPACE\nq3 team-a\n' ;;
   'policy list')
     printf '%s\n' 'NAMESPACE FILE' '* default.yaml:14' '- bad.yaml' 'team-a team-a.yaml:4' \
       'unit:* default.yaml:30' 'unit:dev-\x2dx unit.yaml:4' '' 'bad.yaml:1:1: broken' ;;
@@ -429,6 +472,10 @@ expect 'mps-ctl admissions --namespace te' team-a
 expect 'mps-ctl shares cr' create
 expect 'mps-ctl shares delete s' s1
 expect 'mps-ctl shares create --namespace te' team-a
+expect 'mps-ctl faults f1' f12
+expect 'mps-ctl quarantine re' remove
+expect 'mps-ctl quarantine remove q' q3
+expect 'mps-ctl quarantine add --namespace te' team-a
 expect 'mps-ctl policy show uni' 'unit:\*' 'unit:dev-\\x2dx'
 expect 'mps-ctl policy show unit:' '\*' 'dev-\\x2dx'
 expect 'mps-ctl policy show unit:dev-\\x' 'dev-\\x2dx'

@@ -14,6 +14,10 @@ constexpr std::string_view k_shares =
     "mps-ctl shares 2>/dev/null | awk 'NR>1&&$1!~/^(-|open)$/{print $1}'";
 constexpr std::string_view k_clients =
     "mps-ctl clients 2>/dev/null | awk 'NR>1&&$2!~/^-$/{print $2}'";
+constexpr std::string_view k_faults =
+    "mps-ctl faults 2>/dev/null | awk 'NR>1&&$1!~/^-$/{print $1}'";
+constexpr std::string_view k_entries =
+    "mps-ctl quarantine list 2>/dev/null | awk 'NR>1&&$1!~/^-$/{print $1}'";
 constexpr std::string_view k_policies =
     "mps-ctl policy list 2>/dev/null | awk 'NR>1{if(NF==0)exit;if($1!~/^-$/)print $1}'";
 
@@ -53,6 +57,10 @@ std::string argument_lines(const CommandInfo& command) {
       return added(k_policies);
     case Argument::share:
       return added(k_shares);
+    case Argument::fault:
+      return added(k_faults);
+    case Argument::entry:
+      return added(k_entries);
     case Argument::shell:
     case Argument::none:
     case Argument::file:
@@ -166,6 +174,10 @@ std::string fish_argument(const CommandInfo& command) {
       return "-a " + fish_substitution(k_policies);
     case Argument::share:
       return "-a " + fish_substitution(k_shares);
+    case Argument::fault:
+      return "-a " + fish_substitution(k_faults);
+    case Argument::entry:
+      return "-a " + fish_substitution(k_entries);
     case Argument::shell:
       return "-a 'bash zsh fish'";
     case Argument::file:

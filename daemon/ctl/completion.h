@@ -8,7 +8,7 @@
 
 namespace mps::ctl {
 
-enum class Argument { none, instance, client, policy, share, file, shell };
+enum class Argument { none, instance, client, policy, share, fault, entry, file, shell };
 
 struct CommandInfo {
   std::string name;  // "events", "policy list"

@@ -329,7 +329,8 @@ TEST_CASE("the list, with the errors of bad files below it") {
      "quota": {"clients": 4, "activeThreadPercentage": null, "pinnedDeviceMemoryMiB": 40960},
      "overrides": [], "onViolation": "report",
      "onFault": {"clients": "wait",
-                 "quarantine": {"after": 3, "withinSeconds": 600, "forSeconds": 3600}},
+                 "quarantine": {"after": 3, "withinSeconds": 600, "forSeconds": 3600,
+                                "onSuspicion": true}},
      "errors": ["a.yaml:9:1: no"]},
     {"namespace": null, "file": "b.yaml", "line": null, "state": "refused", "client": null,
      "errors": ["b.yaml:1:1: empty"]}])");
@@ -350,7 +351,7 @@ TEST_CASE("the list, with the errors of bad files below it") {
         "client     12.5%\n"
         "quota      4 clients, 40Gi\n"
         "violation  report\n"
-        "fault      wait, quarantine after 3 within 600s, for 3600s\n"
+        "fault      wait, quarantine after 3 within 600s, for 3600s, on suspicion too\n"
         "a.yaml:9:1: no\n");
 }
 

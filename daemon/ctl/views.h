@@ -20,6 +20,9 @@ std::string waiting_text(const nlohmann::json& waiting, bool wide, SystemTime no
 std::string use_text(const nlohmann::json& use);
 std::string shares_text(const nlohmann::json& shares, bool wide, SystemTime now);
 std::string share_created_text(const nlohmann::json& share);
+std::string faults_text(const nlohmann::json& faults, bool wide, SystemTime now);
+std::string fault_story(const nlohmann::json& fault);  // of one
+std::string quarantine_text(const nlohmann::json& entries, SystemTime now);
 std::string event_line(const nlohmann::json& event, bool wide);
 
 // What a client may have: "25% 10Gi", "12.5% no memory limit", "none".

@@ -35,6 +35,14 @@ ClientFacts only_pid(pid_t pid) {
   return facts;
 }
 
+bool only_the_driver_speaks_of(const Incident& incident) {
+  const auto by_driver = [](const Note& note) {
+    return note.kind == "xid" || note.kind == "recovery_action";
+  };
+  return incident.kind == Kind::app_fault && incident.attribution == Attribution::none &&
+         std::all_of(incident.signals.begin(), incident.signals.end(), by_driver);
+}
+
 template <typename T>
 bool add_bounded(std::vector<T>& list, T one, std::size_t limit) {
   if (list.size() >= limit) return false;
@@ -60,7 +68,7 @@ Case::Case(Incident recorded)
       last_sign_(incident_.noticed),
       recovering_(true),
       recorded_(true),
-      confirmed_(true),
+      confirmed_(!only_the_driver_speaks_of(incident_)),
       told_(true),
       told_culprits_(incident_.culprits),
       told_end_(incident_.end) {

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 
 #include "fault/tracker_kit.h"
@@ -147,4 +148,43 @@ TEST_CASE("devices that are out") {
                          "node device_out GPU-0 is taken out until it was reset: Xid 95",
                          "node device_out GPU-0 is taken out until the node was rebooted: Xid 79",
                          "node device_back GPU-0 is back"});
+}
+
+TEST_CASE("whatever happens, and whenever the supervisor dies: nothing twice, nothing lost") {
+  for (unsigned seed = 1; seed <= 6; ++seed) {
+    CAPTURE(seed);
+    Story story(seed);
+    Kept kept;
+    std::map<std::uint64_t, Time> noticed;
+    const auto look = [&] {
+      for (const auto& one : kept.keeper->incidents()) {
+        // Another incident of the same number would have been noticed at another time.
+        const auto [known, is_new] = noticed.try_emplace(one.number, one.noticed);
+        CHECK(known->second == one.noticed);
+      }
+    };
+    kept.keeper->watch(k_place);
+    int when = 0;
+    for (int i = 0; i < 150; ++i) {
+      when = story.later();
+      if (story.below(20) == 0) {
+        const auto before = kept.keeper->incidents();
+        const auto quarantine = kept.keeper->quarantine().entries;
+        kept.start();
+        kept.keeper->watch(k_place);
+        CHECK(kept.keeper->incidents() == before);
+        CHECK(kept.keeper->quarantine().entries == quarantine);
+      }
+      kept.keeper->tick(at(when));
+      kept.keeper->on("gpu0.shared", story.next(), at(when));
+      look();
+    }
+    kept.keeper->on("gpu0.shared", Serving{}, at(when + 1));
+    CHECK(kept.keeper->open("gpu0.shared") == nullptr);
+    for (const auto& one : kept.keeper->incidents()) CHECK(one.closed.has_value());
+    for (const auto& [number, entry] : kept.keeper->quarantine().entries) {
+      CHECK(entry.key.subject == "team-a");
+      CHECK(entry.faults >= 2);
+    }
+  }
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -67,6 +68,58 @@ struct Watched {
     return *this;
   }
   const Incident& one() const { return incidents.at(1); }
+};
+
+// A node's worth of trouble: signals in any order, of clients that may or may not be there.
+class Story {
+ public:
+  explicit Story(unsigned seed) : random_(seed) {}
+
+  int below(int limit) { return std::uniform_int_distribution<int>(0, limit - 1)(random_); }
+  int later() { return now_ += below(3) == 0 ? below(4000) : below(50); }
+  pid_t pid() { return 1 + below(40); }
+
+  Signal next() {
+    static constexpr unsigned k_xids[] = {13, 31, 43, 45, 63, 79, 94, 95, 109, 154, 999};
+    switch (below(18)) {
+      case 0:
+        return FatalFaultLogged{41};
+      case 1:
+        return CulpritNamed{below(5) == 0 ? 0 : pid()};
+      case 2:
+        return StickyClients{{pid(), pid()}};
+      case 3:
+        return ClientStatusSeen{pid(), below(2) == 0};
+      case 4:
+        return ContextRecreated{};
+      case 5:
+        return XidReported{k_xids[below(11)]};
+      case 6:
+        return ActionReported{recovery_action(static_cast<unsigned>(below(8)))};
+      case 7:
+        return ServerStatusSeen{below(2) == 0};
+      case 8:
+        return ServerEnded{41, "was killed", below(2) == 0};
+      case 9:
+        return DaemonEnded{"exited", below(2) == 0};
+      case 10:
+        return Wedged{"no answer"};
+      case 11:
+        return StartFailed{"no device"};
+      case 12:
+        return ClientWent{pid(), 0};
+      case 13:
+        return StepTaken{"wait", "done"};
+      case 14:
+        return below(4) == 0 ? Signal(GivenUp{"spent"}) : Signal(Serving{});
+      default:
+        return ClientCame{client(pid(), now_)};
+    }
+  }
+
+ private:
+  std::mt19937 random_;
+  int now_ = 0;
 };
 
 }  // namespace mps::fault::test

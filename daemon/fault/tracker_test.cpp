@@ -420,6 +420,17 @@ TEST_CASE("what an earlier supervisor left open goes on") {
   CHECK(pids(after.one().culprits) == Pids{8, 8});
 }
 
+TEST_CASE("one that only the driver spoke of ends over a restart, too") {
+  Watched before;
+  before.clients({7}).on(XidReported{31}, 0);
+  Watched after;
+  after.tracker.restore(before.one());
+  after.clients({7}).tick(60000);
+  CHECK(after.story == "closed f1");
+  CHECK(after.one().end == End::unconfirmed);
+  CHECK(after.one().culprits.empty());
+}
+
 TEST_CASE("lists are bounded, and counted") {
   Watched watched;
   std::vector<pid_t> all;

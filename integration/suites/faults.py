@@ -217,6 +217,9 @@ class Incidents(FaultSuite):
         self.assertEqual(self.pids(incident["victims"]), {victim.pid for victim in victims})
         self.assertIn("end its clients", [step["name"] for step in incident["steps"]])
         self.assertLessEqual(incident["noticed"], incident["serving"])
+        status, out, err = supervisor.ctl("faults", incident["id"])
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn(str(culprit.pid), out)
 
     def test_where_nobody_is_named_it_is_one_of_these(self):
         supervisor = self.node()
@@ -245,10 +248,11 @@ class Incidents(FaultSuite):
         supervisor.kill9()
         supervisor.start()
         self.is_kept_out(supervisor)
-        connection = harness.UnixConnection(supervisor.run / "supervisor.sock")
-        connection.request("DELETE", f"/v1/quarantine/{held[0]['id']}")
-        self.assertEqual(connection.getresponse().status, 200)
-        connection.close()
+        status, out, err = supervisor.ctl("quarantine", "list")
+        self.assertEqual((status, err), (0, ""))
+        self.assertIn(held[0]["id"], out)
+        status, _, err = supervisor.ctl("quarantine", "remove", held[0]["id"])
+        self.assertEqual((status, err), (0, ""))
         self.client(supervisor)
 
     def is_kept_out(self, supervisor):
