@@ -145,6 +145,7 @@ class Hosts(ShimSuite):
                         os.dup2(file, 9)
                         if file != 9:
                             os.close(file)
+                        os.set_inheritable(9, True)
                         for descriptor in closed:
                             os.close(descriptor)
 
