@@ -223,7 +223,7 @@ CASES = {
         None,
     ),
     "interrupted, and it catches that": (
-        "say('set')\ntry:\n    hear()\nexcept KeyboardInterrupt:\n    say('interrupted')\n    sys.exit(9)",
+        "try:\n    say('set')\n    hear()\nexcept KeyboardInterrupt:\n    say('interrupted')\n    sys.exit(9)",
         lambda c: c.hears().send(signal.SIGINT).hears().sees(),
         None,
     ),
