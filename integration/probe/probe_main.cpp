@@ -37,6 +37,7 @@ struct Options {
   std::vector<Step> steps;
   int device = 0;         // its ordinal
   bool commands = false;  // more steps from stdin
+  bool context_on_input = false;
 };
 
 struct Finding {
@@ -97,6 +98,23 @@ void use_memory(const Cuda& cuda, const Options& options, Finding& finding) {
   }
 }
 
+// A line of stdin without its end, byte by byte, so that a loop sees what is still to be read.
+std::optional<std::string> read_line() {
+  constexpr std::size_t k_longest = 256;
+  std::string line;
+  for (char letter = 0; ::read(STDIN_FILENO, &letter, 1) == 1;) {
+    if (letter == '\n') return line;
+    if (line.size() < k_longest) line += letter;
+  }
+  return line.empty() ? std::nullopt : std::optional(line);
+}
+
+// Between the two, whoever runs the probe can change what a client may have.
+void wait_before_context(const Finding& finding) {
+  JsonLine().number("pid", ::getpid()).number("cuInit", finding.init).print();
+  (void)read_line();
+}
+
 Finding look(const Cuda& cuda, const Options& options) {
   Finding finding;
   const auto began = std::chrono::steady_clock::now();
@@ -104,6 +122,7 @@ Finding look(const Cuda& cuda, const Options& options) {
   finding.init_took = std::chrono::duration_cast<std::chrono::microseconds>(
       std::chrono::steady_clock::now() - began);
   finding.init_name = cuda.name_of(finding.init);
+  if (options.context_on_input) wait_before_context(finding);
   if (finding.init != 0 || cuda.call("cuDeviceGetCount", &finding.devices) != 0) return finding;
   if (finding.devices == 0) return finding;
   look_at_device(cuda, options.device, finding);
@@ -138,17 +157,6 @@ void print_end(const Cuda& cuda) {
   JsonLine().number("cuMemGetInfo", result).print();
 }
 
-// A line of stdin without its end, byte by byte, so that a loop sees what is still to be read.
-std::optional<std::string> read_line() {
-  constexpr std::size_t k_longest = 256;
-  std::string line;
-  for (char letter = 0; ::read(STDIN_FILENO, &letter, 1) == 1;) {
-    if (letter == '\n') return line;
-    if (line.size() < k_longest) line += letter;
-  }
-  return line.empty() ? std::nullopt : std::optional(line);
-}
-
 void run_steps(const Cuda& cuda, const Options& options) {
   Prober prober(cuda, options.commands || options.hold_until_stdin_closes);
   for (const Step& step : options.steps) prober.run(step);
@@ -181,6 +189,7 @@ bool read_switch(std::string_view word, Options& options) {
   if (word == "--hold-until-stdin-closes") return options.hold_until_stdin_closes = true;
   if (word == "--look-at-end") return options.look_at_end = true;
   if (word == "--commands") return options.commands = true;
+  if (word == "--context-on-input") return options.context_on_input = true;
   if (word != "--hang" && word != "--exit-badly" && word != "--until-error") return false;
   options.steps.push_back(*parse_step(word.substr(2)));
   return true;
@@ -243,7 +252,8 @@ int main(int count, char** words) {
         "usage: mps-probe [--device N] [--alloc MIB] [--launch-ms MS] [--loop COUNT] "
         "[--until-error]\n"
         "                 [--fault bad-address|trap] [--hang] [--exit-badly] [--commands]\n"
-        "                 [--hold SECONDS] [--hold-until-stdin-closes] [--look-at-end]\n",
+        "                 [--hold SECONDS] [--hold-until-stdin-closes] [--look-at-end]\n"
+        "                 [--context-on-input]\n",
         stderr);
     return k_usage;
   }
