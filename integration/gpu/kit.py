@@ -10,7 +10,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "suites"))
 import gate_kit  # noqa: E402
-import harness  # noqa: E402
 import sim_kit  # noqa: E402
 from harness import OPTIONS, wait_until  # noqa: E402
 

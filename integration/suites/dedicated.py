@@ -179,7 +179,7 @@ class WithClients(PolicySuite):
             supervisor.policies.put("all.yaml", policy(percentage=percentage, memory=memory))
             supervisor.events.wait("limits_changed", mark, SHARED)
             self.check_limits(supervisor, percentage, memory)
-            _, output = supervisor.commands(
+            output = supervisor.answered(
                 f"get_active_thread_percentage {server}", f"get_device_pinned_mem_limit {server} 0"
             )
             self.assertEqual(output, f"{percentage:.1f}\n{as_daemon_prints(memory)}")

@@ -17,7 +17,8 @@ import threading
 import time
 
 import harness
-from harness import PYTHON, SOURCE, Suite, Supervisor, processes, wait_until
+from harness import PYTHON, SOURCE, Suite, Supervisor, wait_until
+from proc_table import processes, socket_inodes
 from policy_suite import QUICK
 
 SHARED = "gpu0.shared"
@@ -40,18 +41,6 @@ def bound_sockets():
         parts = line.split(maxsplit=7)
         if len(parts) == 8:
             yield int(parts[6]), parts[3] == "00010000", parts[7]
-
-
-def socket_inodes(pid):
-    inodes = set()
-    try:
-        for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
-            if found:
-                inodes.add(int(found.group(1)))
-    except OSError:
-        pass  # it ended, or closed one meanwhile
-    return inodes
 
 
 class Reader(threading.Thread):
@@ -312,19 +301,7 @@ class GatedSupervisor(Supervisor):
         (self.root / "slow").unlink()
 
     def ask_daemon(self, line):
-        """Its answer to a command; tried again while somebody else has the one command session."""
-        return wait_until(lambda: self.commands(line)[1], f"an answer to {line}")
-
-    def hold_session(self):
-        """A process that has the one command session, for sure: one that comes to it while somebody
-        else has it ends."""
-        for _ in range(100):
-            session = self.held_session()
-            wait_until(lambda: session.poll() is not None or socket_inodes(session.pid), "a socket")
-            answers = [self.commands("get_server_list")[1] for _ in range(5)]
-            if session.poll() is None and not any(answers):
-                return session
-        raise AssertionError("the command session is never free")
+        return self.answered(line)
 
     def kill_daemon(self):
         pid = self.instance()["control"]["pid"]

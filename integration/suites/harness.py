@@ -20,7 +20,9 @@ import threading
 import time
 import unittest
 
-SOURCE = pathlib.Path(__file__).resolve().parents[2]
+from backends import SOURCE, Backend  # noqa: F401: for the suites
+from proc_table import control_daemons, processes, socket_inodes  # noqa: F401
+
 SKIPPED = 125
 DEADLINE = 60.0  # seconds; far beyond anything seen, so that a busy machine fails nothing
 
@@ -89,59 +91,6 @@ class PolicyDirectory:
             shutil.rmtree(self.path / old)
 
 
-class Backend:
-    """Where the control daemon's programs and CUDA's library are.
-
-    real-<version>: NVIDIA's own; without a GPU no server lives.
-    sim-<version>: the simulator, with that version's manners; servers and clients live.
-    mixed-<version>: NVIDIA's own control daemon with the simulator's server and libcuda.
-    gpu: all that this machine has of NVIDIA's, with a GPU.
-    """
-
-    def __init__(self, name, build):
-        self.name = name
-        self.gpu = name == "gpu"
-        if self.gpu:
-            self.real, self.version = False, "0"
-            found = shutil.which("nvidia-cuda-mps-control", path=self.driver_folders())
-            self.control = pathlib.Path(found or "nvidia-cuda-mps-control")
-            self.programs = [self.control.parent]
-            self.libraries = [f for f in os.environ.get("LD_LIBRARY_PATH", "").split(":") if f]
-            return
-        kind, self.version = name.split("-")
-        self.real = kind == "real"  # no server lives
-        root = SOURCE / "build/real-mps" / self.version
-        simulator = build / "sim"
-        real_libraries = sorted(root.glob("usr/lib/*/nvidia/current")) or [root / "usr/lib"]
-        self.programs = {
-            "real": [root / "usr/bin", root / "usr/sbin"],
-            "sim": [simulator / "bin"],
-            "mixed": [root / "usr/bin", simulator / "bin"],
-        }[kind]
-        self.libraries = [real_libraries[0]] if self.real else [simulator / "lib"]
-        self.control = self.programs[0] / "nvidia-cuda-mps-control"
-
-    @staticmethod
-    def driver_folders():
-        """PATH, and where drivers and container runtimes put their programs."""
-        known = ["/usr/bin", "/usr/local/nvidia/bin", "/usr/lib/nvidia/current", "/opt/nvidia/bin"]
-        return ":".join([os.environ.get("PATH", ""), *known])
-
-    def missing(self):
-        if self.gpu and not list(pathlib.Path("/dev").glob("nvidia[0-9]*")):
-            return "no GPU: there is no /dev/nvidia0"
-        return None if self.control.exists() else f"no {self.control}"
-
-    def environment(self, pipe):
-        env = {k: v for k, v in os.environ.items() if not k.startswith("CUDA_")}
-        env["PATH"] = ":".join(map(str, self.programs)) + ":" + env.get("PATH", "/usr/bin:/bin")
-        if self.libraries:
-            env["LD_LIBRARY_PATH"] = ":".join(map(str, self.libraries))
-        env["CUDA_MPS_PIPE_DIRECTORY"] = str(pipe)
-        env["MPS_SIM_VERSION"] = self.version
-        return env
-
-
 def wait_until(condition, what, deadline=DEADLINE):
     """Polls a condition that no event tells of; returns its first true value."""
     end = time.monotonic() + deadline
@@ -200,7 +149,7 @@ class Events(threading.Thread):
         with self.changed:
             return self.seen[-1]["id"] if self.seen else 0
 
-    def wait(self, kind, after=0, instance=None, count=1, deadline=DEADLINE):
+    def wait(self, kind, after=0, instance=None, count=1, deadline=DEADLINE, where=None):
         """The first event of that kind behind the id `after` (the count-th, if given)."""
 
         def found():
@@ -210,6 +159,7 @@ class Events(threading.Thread):
                 if e["id"] > after
                 and e["kind"] == kind
                 and (instance is None or e["instance"] == instance)
+                and (where is None or where(e))
             ]
             return matches[count - 1] if len(matches) >= count else None
 
@@ -224,39 +174,13 @@ class Events(threading.Thread):
                     tail = "\n".join(json.dumps(e) for e in self.seen[-15:])
                     raise AssertionError(f"no event {kind} after {after}; the last:\n{tail}")
 
+    def wait_holder(self, kind, pid, after=0):
+        """Somebody who holds the channel: on a busy machine it is seen at once, named a little later."""
+        return self.wait(kind, after, where=lambda e: e["data"].get("holder") == str(pid))
+
     def of(self, kind):
         with self.changed:
             return [e for e in self.seen if e["kind"] == kind]
-
-
-def processes():
-    """(pid, comm, state, parent) of all processes."""
-    for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            text = (entry / "stat").read_text()
-        except OSError:
-            continue
-        name = text[text.index("(") + 1 : text.rindex(")")]
-        rest = text[text.rindex(")") + 2 :].split()
-        yield int(entry.name), name, rest[0], int(rest[1])
-
-
-def control_daemons(pipe):
-    """Pids of the daemons (not front-ends) with this pipe directory."""
-    found = []
-    for pid, name, state, _ in processes():
-        if not name.startswith("nvidia-cuda-mps") or state == "Z":
-            continue
-        try:
-            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"-f" in command and f"CUDA_MPS_PIPE_DIRECTORY={pipe}".encode() in environment:
-            found.append(pid)
-    return found
 
 
 class Supervisor:
@@ -433,6 +357,17 @@ class Supervisor:
         )
         return done.returncode, done.stdout
 
+    def answered(self, *lines, pipe=None, uid=None):
+        """What the daemon answers; asked again while another, such as the supervisor, has the one
+        command session: an answer ends with the complaint about what is no command."""
+        mark = 'Unknown command "no-command"'
+
+        def answer():
+            _, output = self.commands(*lines, "no-command", pipe=pipe, uid=uid)
+            return [output[: output.index(mark)]] if mark in output else None
+
+        return wait_until(answer, f"an answer to {lines}")[0]
+
     def probe(self, *arguments, name="gpu0.shared", prefix=(), **options):
         """A CUDA program in the open share, started and not waited for."""
         started = subprocess.Popen(
@@ -477,6 +412,18 @@ class Supervisor:
         session.stdin.write("get_default_client_priority\n")
         session.stdin.flush()
         return session
+
+
+    def hold_session(self):
+        """A process that has the one command session, for sure: one that comes to it while somebody
+        else has it ends."""
+        for _ in range(100):
+            session = self.held_session()
+            wait_until(lambda: session.poll() is not None or socket_inodes(session.pid), "a socket")
+            answers = [self.commands("get_server_list")[1] for _ in range(5)]
+            if session.poll() is None and not any(answers):
+                return session
+        raise AssertionError("the command session is never free")
 
 
 class Suite(unittest.TestCase):

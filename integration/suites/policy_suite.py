@@ -45,12 +45,12 @@ class PolicySuite(Suite):
             ) == (percentage, mebibytes(memory))
 
         wait_until(shown, f"{name} has {percentage} %, {memory}")
-        status, output = supervisor.commands(
+        output = supervisor.answered(
             "get_default_active_thread_percentage",
             "get_default_device_pinned_mem_limit 0",
             pipe=supervisor.pipe(name),
         )
-        self.assertEqual((status, output), (0, f"{percentage:.1f}\n{as_daemon_prints(memory)}"))
+        self.assertEqual(output, f"{percentage:.1f}\n{as_daemon_prints(memory)}")
 
     def wait_gone(self, supervisor, name):
         wait_until(lambda: name not in supervisor.instance_ids(), f"{name} is gone")

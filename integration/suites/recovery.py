@@ -17,12 +17,12 @@ class Recovery(Suite):
         """One daemon, the right limits, nothing stale: asked of the daemon, not of the supervisor."""
         pid = supervisor.instance(name)["control"]["pid"]
         self.assertEqual(control_daemons(supervisor.pipe(name)), [pid])
-        status, output = supervisor.commands(
+        output = supervisor.answered(
             "get_default_active_thread_percentage",
             "get_default_device_pinned_mem_limit 0",
             pipe=supervisor.pipe(name),
         )
-        self.assertEqual((status, output), (0, "50.0\n10G\n"))
+        self.assertEqual(output, "50.0\n10G\n")
         files = set(os.listdir(supervisor.pipe(name))) - {"nvidia-cuda-mps-control.pid"}
         self.assertEqual(files, DAEMON_FILES)
         self.assertEqual(os.listdir(supervisor.open_pipe(name)), ["control"])
@@ -82,9 +82,8 @@ class Recovery(Suite):
         supervisor = self.supervisor(settings=FAST_PROBE).start()
         pid = supervisor.instance()["control"]["pid"]
         mark = supervisor.events.last_id()
-        session = supervisor.held_session()
-        event = supervisor.events.wait("channel_busy", mark)
-        self.assertEqual(event["data"]["holder"], str(session.pid))
+        session = supervisor.hold_session()
+        event = supervisor.events.wait_holder("channel_busy", session.pid, mark)
         self.assertEqual(
             event["message"],
             f"the one command session is held by pid {session.pid} (nvidia-cuda-mps)",
@@ -103,8 +102,7 @@ class Recovery(Suite):
         mark = supervisor.events.last_id()
         # As a tenant would: another uid, through the open share.
         peer = supervisor.silent_peer(supervisor.open_pipe() / "control", uid=1235)
-        event = supervisor.events.wait("channel_blocked", mark)
-        self.assertEqual(event["data"]["holder"], str(peer.pid))
+        event = supervisor.events.wait_holder("channel_blocked", peer.pid, mark)
         self.assertIn(
             f"the control daemon waits for a connection that says nothing, of pid {peer.pid} (",
             event["message"],
@@ -173,10 +171,10 @@ class Recovery(Suite):
         through_share = supervisor.backend.version == "535"
         pipe = supervisor.open_pipe() if through_share else supervisor.pipe()
         uid = 1235 if through_share else None
-        status, output = supervisor.commands(
+        output = supervisor.answered(
             "set_default_active_thread_percentage 77", pipe=pipe, uid=uid
         )
-        self.assertEqual((status, output), (0, "77.0\n"))
+        self.assertEqual(output, "77.0\n")
         drifted = supervisor.events.wait("limits_drifted", mark)
         self.assertEqual(
             drifted["message"],
@@ -193,7 +191,7 @@ class Recovery(Suite):
         share = supervisor.open_pipe()
         pid = supervisor.instance()["control"]["pid"]
         for command in ("quit", "quit -t 1"):
-            _, output = supervisor.commands(command, pipe=share)
+            output = supervisor.answered(command, pipe=share)
             self.assertIn("Not enough privilege to execute quit command", output)
         sets = {
             "set_default_active_thread_percentage 1": "1.0\n",
@@ -201,14 +199,14 @@ class Recovery(Suite):
             "set_default_client_priority 1": "",
         }
         for command, on_535 in sets.items():
-            _, output = supervisor.commands(command, pipe=share)
+            output = supervisor.answered(command, pipe=share)
             if supervisor.backend.version == "535":
                 self.assertEqual(output, on_535)  # any uid can; it is seen and put right
             else:
                 self.assertIn("Insufficient privileges for UID 0", output)
         # Orders to a server are looked up before anybody's right to them is (550 too).
         for command in ("terminate_client 77 78", "shutdown_server 77 -f"):
-            _, output = supervisor.commands(command, pipe=share)
+            output = supervisor.answered(command, pipe=share)
             self.assertIn("Server 77 not found", output)
         if supervisor.backend.version == "535":
             supervisor.events.wait("limits_drifted")

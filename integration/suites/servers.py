@@ -47,7 +47,7 @@ class Servers(Suite):
         server = supervisor.instance()["server"]["pid"]
         wait_until(lambda: supervisor.instance()["server"]["status"] == "active", "active")
         # As root in a container could, through the share: 550 refuses it the defaults, not this.
-        supervisor.commands(f"set_active_thread_percentage {server} 90", pipe=supervisor.open_pipe())
+        supervisor.answered(f"set_active_thread_percentage {server} 90", pipe=supervisor.open_pipe())
         drifted = supervisor.events.wait("limits_drifted")
         self.assertEqual(
             drifted["message"],
@@ -55,7 +55,7 @@ class Servers(Suite):
             'set, the daemon says "90.0"; they are put right',
         )
         wait_until(lambda: supervisor.instance()["limits"]["confirmed"], "confirmed again")
-        _, output = supervisor.commands(f"get_active_thread_percentage {server}")
+        output = supervisor.answered(f"get_active_thread_percentage {server}")
         self.assertEqual(output, "50.0\n")
         probe.stdin.close()
 
@@ -92,14 +92,12 @@ class Servers(Suite):
         supervisor = self.supervisor(settings=FAST_PROBE).start()
         probe = self.client(supervisor)
         pid = supervisor.instance()["control"]["pid"]
-        session = supervisor.held_session()
-        busy = supervisor.events.wait("channel_busy")
-        self.assertEqual(busy["data"]["holder"], str(session.pid))
+        session = supervisor.hold_session()
+        busy = supervisor.events.wait_holder("channel_busy", session.pid)
         session.stdin.close()
         supervisor.events.wait("channel_ok", busy["id"])
         peer = supervisor.silent_peer(supervisor.open_pipe() / "control", uid=1235)
-        blocked = supervisor.events.wait("channel_blocked", busy["id"])
-        self.assertEqual(blocked["data"]["holder"], str(peer.pid))
+        blocked = supervisor.events.wait_holder("channel_blocked", peer.pid, busy["id"])
         peer.stdin.close()
         supervisor.events.wait("channel_ok", blocked["id"])
         self.assertEqual(supervisor.instance()["control"]["pid"], pid)

@@ -1,0 +1,47 @@
+"""Which processes there are, as /proc tells it."""
+
+import os
+import pathlib
+import re
+
+
+def processes():
+    """(pid, comm, state, parent) of all processes."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text()
+        except OSError:
+            continue
+        name = text[text.index("(") + 1 : text.rindex(")")]
+        rest = text[text.rindex(")") + 2 :].split()
+        yield int(entry.name), name, rest[0], int(rest[1])
+
+
+def control_daemons(pipe):
+    """Pids of the daemons (not front-ends) with this pipe directory."""
+    found = []
+    for pid, name, state, _ in processes():
+        if not name.startswith("nvidia-cuda-mps") or state == "Z":
+            continue
+        try:
+            command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"-f" in command and f"CUDA_MPS_PIPE_DIRECTORY={pipe}".encode() in environment:
+            found.append(pid)
+    return found
+
+
+def socket_inodes(pid):
+    inodes = set()
+    try:
+        for entry in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+            found = re.fullmatch(r"socket:\[(\d+)\]", os.readlink(entry))
+            if found:
+                inodes.add(int(found.group(1)))
+    except OSError:
+        pass  # it ended, or closed one meanwhile
+    return inodes
