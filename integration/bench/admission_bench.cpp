@@ -304,28 +304,54 @@ void print_memory(const char* when, pid_t gate) {
   std::fflush(stdout);
 }
 
-// With clients inside that stay, one process each.
+// Clients inside that stay, one process each, until they are ended.
+class Inside {
+ public:
+  Inside(const fs::path& share, int count) {
+    std::array<int, 2> entered{};
+    if (::pipe2(entered.data(), O_CLOEXEC) != 0) fail("pipe");
+    for (int i = 0; i < count; ++i) {
+      clients_.push_back(::fork());
+      if (clients_.back() != 0) continue;
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      (void)enter(share);
+      (void)!::write(entered[1], "i", 1);
+      for (;;) ::pause();
+    }
+    char byte = 0;
+    for (int i = 0; i < count; ++i) {
+      if (::read(entered[0], &byte, 1) != 1) fail("a client did not enter");
+    }
+    for (const auto end : entered) ::close(end);
+  }
+  ~Inside() {
+    for (const auto pid : clients_) ::kill(pid, SIGKILL);
+    for (const auto pid : clients_) ::waitpid(pid, nullptr, 0);
+  }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  std::vector<pid_t> clients_;
+};
+
+// Those that a gate has by itself. One that stands may not have all of them yet; one that has let
+// somebody in has, and each who is in costs three: both connections, and the process.
+long own_descriptors(const fs::path& share, pid_t gate) {
+  long own = 0;
+  {
+    const Inside one(share, 1);
+    own = descriptors_of(gate) - 3;
+  }
+  if (!is_left_with(gate, own)) fail("the gate keeps descriptors");
+  return own;
+}
+
 void measure_memory(const fs::path& share, pid_t gate, int inside) {
   std::printf("the gate, %d clients inside\n", inside);
   print_memory("with nobody", gate);
-  std::vector<pid_t> clients;
-  std::array<int, 2> entered{};
-  if (::pipe2(entered.data(), O_CLOEXEC) != 0) fail("pipe");
-  for (int i = 0; i < inside; ++i) {
-    clients.push_back(::fork());
-    if (clients.back() != 0) continue;
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    (void)enter(share);
-    (void)!::write(entered[1], "i", 1);
-    for (;;) ::pause();
-  }
-  char byte = 0;
-  for (int i = 0; i < inside; ++i) {
-    if (::read(entered[0], &byte, 1) != 1) fail("a client did not enter");
-  }
+  const Inside all(share, inside);
   print_memory("with all of them", gate);
-  for (const auto pid : clients) ::kill(pid, SIGKILL);
-  for (const auto pid : clients) ::waitpid(pid, nullptr, 0);
 }
 
 // ---- what is started here, and ended however this ends ----
@@ -393,7 +419,7 @@ int main(int argc, char** argv) {
   const auto share = layout.open_pipe / "control";
   const auto gate = gate_of(supervisor);
   started().gate = gate;
-  const auto descriptors = descriptors_of(gate);
+  const auto descriptors = own_descriptors(share, gate);
   if (inside > 0) measure_memory(share, gate, inside);
   for (const auto count : peers) {
     std::printf("%d at a time, %d clients\n", count, clients);
