@@ -8,6 +8,7 @@
 #include "base/checked_line.h"
 #include "base/text.h"
 #include "fault/incident_json.h"
+#include "fault/out_of_service_json.h"
 #include "fault/quarantine_json.h"
 
 namespace mps::fault {
@@ -87,6 +88,12 @@ Result<void> Book::take_line(std::string_view line) {
     quarantine_.next = std::max(quarantine_.next, what["entry"].get<std::uint64_t>());
     return {};
   }
+  if (is_device_change(kind)) {
+    const auto change = device_change_from(kind, what);
+    if (!change) return change.error();
+    devices_out_.apply(*change);
+    return {};
+  }
   const auto change = quarantine_change_from(kind, what);
   if (!change) return change.error();
   quarantine_.apply(*change);
@@ -127,6 +134,12 @@ std::string Book::whole_text() const {
   for (const auto& fault : quarantine_.faults) text += line_of(to_json(FaultCounted{fault}));
   // Behind the faults, an entry would take those that it does not stand for with it: so before.
   std::string entries;
+  for (const auto& [device, entry] : devices_out_.entries) {
+    entries += line_of(to_json(DeviceChange(DeviceTakenOut{entry})));
+  }
+  for (const auto& [gpu, said] : devices_out_.overruled) {
+    entries += line_of(to_json(DeviceChange(said)));
+  }
   for (const auto& [number, entry] : quarantine_.entries) {
     entries += line_of(to_json(EntryMade{entry}));
   }
@@ -155,6 +168,16 @@ Result<void> Book::record(std::span<const QuarantineChange> changes) {
   std::string text;
   for (const auto& change : changes) {
     quarantine_.apply(change);
+    text += line_of(to_json(change));
+  }
+  return put(text);
+}
+
+Result<void> Book::record(std::span<const DeviceChange> changes) {
+  if (changes.empty()) return {};
+  std::string text;
+  for (const auto& change : changes) {
+    devices_out_.apply(change);
     text += line_of(to_json(change));
   }
   return put(text);

@@ -1,6 +1,6 @@
-// The history of incidents and the quarantine, in a file of checked lines (base/checked_line.h):
-// appended to, and written anew when most of it is of the past. So it can be read when the pods are
-// gone, and over restarts.
+// The history of incidents, the quarantine and the devices that are out of service, in a file of
+// checked lines (base/checked_line.h): appended to, and written anew when most of it is of the
+// past. So it can be read when the pods are gone, and over restarts.
 //
 // What survives is what can be read: a damaged line is a problem that is said, and the rest counts.
 // What cannot be written (a full disk) is kept in mind and written with what comes next.
@@ -19,6 +19,7 @@
 #include "base/append_file.h"
 #include "base/result.h"
 #include "fault/incident.h"
+#include "fault/out_of_service.h"
 #include "fault/quarantine.h"
 
 namespace mps::fault {
@@ -43,9 +44,11 @@ class Book {
   // A new one, or one that has changed. An Error: it is not on disk yet.
   Result<void> record(const Incident& incident);
   Result<void> record(std::span<const QuarantineChange> changes);
+  Result<void> record(std::span<const DeviceChange> changes);
 
   [[nodiscard]] const std::deque<Incident>& incidents() const { return incidents_; }  // by number
   [[nodiscard]] const QuarantineState& quarantine() const { return quarantine_; }
+  [[nodiscard]] const DevicesOut& devices_out() const { return devices_out_; }
   [[nodiscard]] bool behind() const { return behind_; }  // the last write has failed
 
  private:
@@ -64,6 +67,7 @@ class Book {
   std::deque<std::size_t> sizes_;  // of their lines
   std::uint64_t bytes_ = 0;        // the sum of these
   QuarantineState quarantine_;
+  DevicesOut devices_out_;
   std::uint64_t next_ = 1;
   std::uint64_t reserved_ = 1;  // numbers below it may have been used, says the file
   std::uint64_t fresh_size_ = 0;

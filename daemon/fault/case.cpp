@@ -330,6 +330,11 @@ void Case::confirm(Time at) {
   if (!std::exchange(confirmed_, true)) attribute(at);
 }
 
+void Case::acquit_device() {
+  becomes(Kind::app_fault);
+  confirmed_ = !only_the_driver_speaks_of(incident_);
+}
+
 void Case::step(const StepTaken& step, Time at) {
   Step taken{at, printable(step.name, 64), printable(step.outcome, k_text_limit), incident_.rounds};
   if (add_bounded(incident_.steps, std::move(taken), k_step_limit)) {

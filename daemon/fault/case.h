@@ -54,6 +54,8 @@ class Case {
   void xid(unsigned number, Time at);
   void device_needs(Consequence consequence, std::optional<RecoveryAction> action);
   void confirm(Time at);
+  // After all it is no trouble of the device: whether it is anything of ours is to be seen yet.
+  void acquit_device();
   void step(const StepTaken& step, Time at);
   void recovery_began() { recovering_ = true; }
   void close(End end, Time at);

@@ -34,7 +34,9 @@ std::string closed_text(const Incident& incident) {
 }  // namespace
 
 Keeper::Keeper(Book book, KeeperSources sources)
-    : book_(std::move(book)), sources_(std::move(sources)) {}
+    : book_(std::move(book)), sources_(std::move(sources)), device_judge_(sources_.boot_id) {
+  apply(after_boot(book_.devices_out(), sources_.boot_id));
+}
 
 void Keeper::watch(const Place& place) {
   const auto [at, is_new] =
@@ -80,10 +82,12 @@ void Keeper::on(const std::string& instance, const Signal& signal, Time at) {
 void Keeper::tick(Time now) {
   for (auto& [instance, tracker] : trackers_) take(tracker.tick(now));
   apply(expired(book_.quarantine(), now), "its time is over");
+  apply(device_judge_.tick(book_.devices_out(), now));
 }
 
 std::optional<Time> Keeper::deadline() const {
   auto first = next_expiry(book_.quarantine());
+  if (const auto due = device_judge_.deadline(); due && (!first || *due < *first)) first = due;
   for (const auto& [instance, tracker] : trackers_) {
     const auto due = tracker.deadline();
     if (due && (!first || *due < *first)) first = due;
@@ -181,25 +185,55 @@ Result<Entry> Keeper::lift(const std::string& id, const std::string& by) {
 
 // ---- devices ----
 
-void Keeper::device_out(const std::string& device, Consequence needs, const std::string& why) {
-  const auto known = device_needs(device);
-  if (!takes_out(needs) || (known && *known >= needs)) return;
-  devices_[device] = needs;
-  sources_.say(
-      "device_out", "",
-      printable(device) + " is taken out until " +
-          (needs == Consequence::out_until_reset ? "it was reset" : "the node was rebooted") +
-          ": " + printable(why));
+// Of a device that is out the rest is known: an incident that nothing would close is not opened.
+void Keeper::signal_all(const OfDevice& of, const Signal& signal, Time at) {
+  const bool is_out = book_.devices_out().of(of.device, of.gpu) != nullptr;
+  for (const auto& instance : of.instances) {
+    if (!is_out || open(instance) != nullptr) on(instance, signal, at);
+  }
 }
 
-void Keeper::device_back(const std::string& device) {
-  if (devices_.erase(device) == 0) return;
-  sources_.say("device_back", "", printable(device) + " is back");
+std::uint64_t Keeper::incident_of(const OfDevice& of) const {
+  for (const auto& instance : of.instances) {
+    if (const auto* incident = open(instance)) return incident->number;
+  }
+  return 0;
 }
 
-std::optional<Consequence> Keeper::device_needs(const std::string& device) const {
-  const auto found = devices_.find(device);
-  return found == devices_.end() ? std::nullopt : std::optional(found->second);
+void Keeper::on_xid(const OfDevice& of, unsigned xid, Time at) {
+  signal_all(of, XidReported{xid}, at);
+  apply(device_judge_.on_xid(book_.devices_out(), {of.device, of.gpu, xid, incident_of(of), at}));
+}
+
+void Keeper::on_action(const OfDevice& of, RecoveryAction action, Time at) {
+  signal_all(of, ActionReported{action}, at);
+  apply(device_judge_.on_action(book_.devices_out(), of.gpu, action, incident_of(of), at));
+}
+
+bool Keeper::put_back(const std::string& device, const std::string& gpu, const std::string& why) {
+  const auto changes = fault::put_back(book_.devices_out(), device, gpu, why);
+  apply(changes);
+  return !changes.empty();
+}
+
+void Keeper::devices_are(const std::set<std::string>& devices) {
+  apply(without_the_gone(book_.devices_out(), devices));
+}
+
+void Keeper::apply(const DeviceChanges& changes) {
+  if (changes.empty()) return;
+  for (const auto& change : changes) {
+    if (const auto* taken = std::get_if<DeviceTakenOut>(&change)) {
+      sources_.say("device_out", "",
+                   describe(taken->entry) +
+                       "; nobody new is let in, who is there may finish, and then MPS is not run "
+                       "on it");
+    } else if (const auto* returned = std::get_if<DeviceReturned>(&change)) {
+      sources_.say("device_back", "",
+                   printable(returned->device) + " is back in service: " + returned->why);
+    }
+  }
+  recorded(book_.record(changes));
 }
 
 }  // namespace mps::fault

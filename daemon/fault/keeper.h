@@ -1,5 +1,6 @@
-// Trackers, book and quarantine put together: what an instance's actor tells goes in, and events,
-// the history and who is kept out come of it. Times are given; the only effects are the book's file
+// Trackers, book, quarantine and devices out of service put together: what an instance's actor and
+// the driver tell goes in, and events, the history, who is kept out and which devices are out come
+// of it. Times are given; the only effects are the book's file
 // and what is said.
 //
 // Threading: one thread.
@@ -11,6 +12,7 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -18,6 +20,7 @@
 #include "base/result.h"
 #include "fault/book.h"
 #include "fault/incident.h"
+#include "fault/out_of_service.h"
 #include "fault/quarantine.h"
 #include "fault/tracker.h"
 
@@ -29,6 +32,7 @@ struct KeeperSources {
   std::function<void(const std::string& kind, const std::string& instance,
                      const std::string& message)>
       say;
+  std::string boot_id{};  // the kernel's; empty: it cannot be read
 };
 
 class Keeper {
@@ -49,10 +53,19 @@ class Keeper {
   void tick(Time now);
   [[nodiscard]] std::optional<Time> deadline() const;
 
-  // What a device needs, where it cannot be used without: known until it is back.
-  void device_out(const std::string& device, Consequence needs, const std::string& why);
-  void device_back(const std::string& device);
-  [[nodiscard]] std::optional<Consequence> device_needs(const std::string& device) const;
+  // What the driver says of a GPU, or of the MIG device of it that it names (`device`; else the
+  // same), to those of the instances on it whose trouble is not known yet; and what follows for it.
+  struct OfDevice {
+    std::string gpu{};
+    std::string device{};
+    std::vector<std::string> instances{};
+  };
+  void on_xid(const OfDevice& of, unsigned xid, Time at);
+  void on_action(const OfDevice& of, RecoveryAction action, Time at);
+  [[nodiscard]] const DevicesOut& devices_out() const { return book_.devices_out(); }
+  // See out_of_service.h. False: it was not out.
+  bool put_back(const std::string& device, const std::string& gpu, const std::string& why);
+  void devices_are(const std::set<std::string>& devices);
 
   [[nodiscard]] std::optional<KeptOut> kept_out(const Key& who, Time now) const;
   Result<Entry> keep_out(const Order& order, const std::string& by, Time now);
@@ -75,11 +88,14 @@ class Keeper {
   void apply(const QuarantineChanges& changes, const std::string& why_ended);
   void recorded(const Result<void>& result);
   void give_up(const Incident& incident, Time now);
+  void signal_all(const OfDevice& of, const Signal& signal, Time at);
+  [[nodiscard]] std::uint64_t incident_of(const OfDevice& of) const;  // 0: none is open
+  void apply(const DeviceChanges& changes);
 
   Book book_;
   KeeperSources sources_;
   std::map<std::string, Tracker> trackers_;
-  std::map<std::string, Consequence> devices_;
+  DeviceJudge device_judge_;
   Counts counts_;
   bool said_not_recorded_ = false;
 };

@@ -134,22 +134,6 @@ TEST_CASE("by hand, and lifted") {
   CHECK_FALSE(kept.keeper->kept_out({"team-a", "", ""}, at(1)));
 }
 
-TEST_CASE("devices that are out") {
-  Kept kept;
-  auto& keeper = *kept.keeper;
-  keeper.device_out("GPU-0", Consequence::client_fault, "no");
-  keeper.device_out("GPU-0", Consequence::out_until_reset, "Xid 95");
-  keeper.device_out("GPU-0", Consequence::out_until_reset, "Xid 95");
-  CHECK(keeper.device_needs("GPU-0") == Consequence::out_until_reset);
-  keeper.device_out("GPU-0", Consequence::out_until_reboot, "Xid 79");
-  keeper.device_back("GPU-0");
-  keeper.device_back("GPU-0");
-  CHECK(kept.said == std::vector<std::string>{
-                         "node device_out GPU-0 is taken out until it was reset: Xid 95",
-                         "node device_out GPU-0 is taken out until the node was rebooted: Xid 79",
-                         "node device_back GPU-0 is back"});
-}
-
 TEST_CASE("whatever happens, and whenever the supervisor dies: nothing twice, nothing lost") {
   for (unsigned seed = 1; seed <= 6; ++seed) {
     CAPTURE(seed);

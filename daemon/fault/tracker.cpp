@@ -154,6 +154,7 @@ void Tracker::judge_device(Case& of) {
     worst = std::max(worst, judge(xid.number, action_for(xid.first)));
   }
   of.device_needs(worst, action_for(of.incident().noticed));
+  if (of.incident().kind == Kind::device_trouble && !takes_out(worst)) of.acquit_device();
 }
 
 // ---- the log ----

@@ -73,6 +73,17 @@ TEST_CASE("an Xid and a recovery action, and what they mean for a device") {
   }
 }
 
+// Else a tenant could take a device away from everybody.
+TEST_CASE("what a program can bring about takes no device out by its number") {
+  for (const unsigned xid : {13U, 31U, 32U, 43U, 44U, 45U, 68U, 69U, 94U, 109U}) {
+    CAPTURE(xid);
+    for (const auto action : {std::optional<RecoveryAction>(), std::optional(RecoveryAction::none),
+                              std::optional(RecoveryAction::unknown)}) {
+      CHECK_FALSE(takes_out(judge(xid, action)));
+    }
+  }
+}
+
 TEST_CASE("whom an Xid blames") {
   for (const unsigned xid : {13U, 31U, 32U, 43U, 45U, 68U, 69U, 109U, 154U, 999U}) {
     CHECK_FALSE(blames_hardware(xid));
