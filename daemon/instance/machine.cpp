@@ -47,11 +47,13 @@ void Machine::emit(std::string kind, std::string message,
 // ---- starting ----
 
 void Machine::handle(const StartWanted&) {
+  begun_ = true;
   if (state_ == State::stopped) start();
 }
 
 void Machine::start() {
   if (daemon_ != 0) return;  // one that could not be ended: never a second beside it
+  if (device_out_) return not_started();
   enter(State::starting);
   ending_ = Ending::none;
   next_start_.reset();
@@ -62,6 +64,7 @@ void Machine::start() {
 }
 
 void Machine::handle(const DaemonFound& found) {
+  begun_ = true;
   enter(State::starting);
   daemon_ = found.pid;
   adopted_ = true;
@@ -84,6 +87,7 @@ void Machine::handle(const DaemonFound& found) {
     limits_given_ = false;
     return begin_drain();
   }
+  if (device_out_) return stop_for_device();
   act(SetTimer{Timer::start_deadline, settings_.start_deadline});
   configure();
 }
@@ -98,6 +102,7 @@ void Machine::handle(const DaemonSpawned& spawned) {
   act(SetTimer{Timer::configure_again, configure_delay_});
   emit("control_started", "started the control daemon, pid " + std::to_string(daemon_),
        {{"pid", std::to_string(daemon_)}});
+  if (state_ == State::stopped) end_daemon(Ending::stop, true);  // meanwhile
 }
 
 void Machine::handle(const DaemonNotSpawned& failure) {
@@ -106,6 +111,7 @@ void Machine::handle(const DaemonNotSpawned& failure) {
 
 void Machine::start_failed(const std::string& why) {
   last_error_ = why;
+  if (device_out_) return not_started();
   const auto delay = budget_.failed(now_);
   if (!delay) {
     enter(State::failed);
@@ -138,11 +144,13 @@ void Machine::handle(const DaemonEnded& ended) {
   daemon_is_down();
   if (ending == Ending::stop || state == State::draining || state == State::stopped) {
     enter(State::stopped);
-    emit("stopped", "stopped");
+    emit("stopped", device_out_ ? "stopped: " + *device_out_ : "stopped");
   } else if (ending == Ending::restart) {
     start();
   } else if (ending == Ending::failed_start) {
     start_failed(start_trouble_);
+  } else if (state == State::failed && device_out_) {
+    not_started();
   } else if (state == State::failed) {
     return;  // it did not die from SIGKILL then, and has now; an operator decides
   } else if (!was_ready || now_ - ready_at_ < k_short_life) {
@@ -202,6 +210,7 @@ void Machine::release_server(bool end_it) {
 // ---- ending it ourselves ----
 
 void Machine::end_daemon(Ending why, bool politely) {
+  if (device_out_) why = Ending::stop;
   ending_ = why;
   if (why == Ending::restart) enter(State::recovering);
   if (why == Ending::stop) enter(State::draining);
@@ -293,6 +302,7 @@ bool Machine::is_spared() {
 // ---- verbs ----
 
 std::optional<VerbRefused> Machine::refuses(const Input& verb) const {
+  if (device_out_) return refuses_for_device(verb);
   if (std::holds_alternative<UndrainWanted>(verb) && ending_ == Ending::stop) {
     return VerbRefused{id_ + " is ending its control daemon; undrain it when it is stopped"};
   }
@@ -326,6 +336,7 @@ void Machine::begin_drain() {
 }
 
 void Machine::handle(const DrainWanted&) {
+  resumes_ = false;
   switch (state_) {
     case State::ready:
     case State::faulted:
@@ -361,10 +372,7 @@ void Machine::handle(const UndrainWanted&) {
   if (state_ == State::stopped) {
     start();
   } else if (state_ == State::draining && ending_ == Ending::none) {
-    if (!limits_confirmed_) return serve_once_configured();
-    enter(State::ready);
-    act(OpenDoor{});
-    emit("undrained", "newcomers are let in again");
+    serve_again();
   }
 }
 
@@ -379,15 +387,20 @@ void Machine::serve_once_configured() {
 
 void Machine::handle(const RestartWanted&) {
   budget_.reset();
+  device_out_.reset();  // that it is to be used nevertheless is what the force is for
+  resumes_ = false;
   if (daemon_ == 0) {
     if (state_ != State::starting) start();
     return;
   }
   emit("restarting", "restart asked for");
-  end_daemon(Ending::restart, true);
+  if (ending_ != Ending::stop) return end_daemon(Ending::restart, true);
+  ending_ = Ending::restart;  // it is being ended already, for its device
+  enter(State::recovering);
 }
 
 void Machine::handle(const ShutdownWanted&) {
+  resumes_ = false;
   act(CancelTimer{Timer::backoff_over});
   if (daemon_ == 0) {
     enter(State::stopped);

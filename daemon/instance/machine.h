@@ -7,7 +7,8 @@
 //  * the process is the first signal (its end is seen through a pidfd), commands are the last;
 //  * an end after having been ready is followed by a start at once; backoff and budget count only
 //    starts that never became ready, and lives of under a second;
-//  * what was set is believed when it was read back.
+//  * what was set is believed when it was read back;
+//  * nothing is started on a device that is out of service.
 //
 // One line of the daemon's log makes at most one Emit (the journal records where it was read up to
 // in the same write as the event; see api/event_log.h).
@@ -102,6 +103,12 @@ struct RestartWanted {
   bool force = false;
 };
 struct ShutdownWanted {};  // end the daemon and stay down
+// The device must not be used before it was reset, or the node rebooted: nobody new, who is there
+// may finish, and nothing is started on it. `why`: a sentence. Also before the first input.
+struct DeviceOut {
+  std::string why;
+};
+struct DeviceBack {};  // it is in service again: what was meant to serve does
 // From here on these are the limits; clients that run keep what they have.
 struct LimitsWanted {
   Limits limits;
@@ -118,11 +125,11 @@ struct NewcomerLimitsWanted {
   std::optional<Own> limits{};
 };
 
-using Input =
-    std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
-                 ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
-                 ServerShutDown, FaultedClientsEnded, TimerDue, DrainWanted, UndrainWanted,
-                 RestartWanted, ShutdownWanted, LimitsWanted, NewcomerLimitsWanted>;
+using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
+                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
+                           ServerShutDown, FaultedClientsEnded, TimerDue, DrainWanted,
+                           UndrainWanted, RestartWanted, ShutdownWanted, DeviceOut, DeviceBack,
+                           LimitsWanted, NewcomerLimitsWanted>;
 
 // ---- what to do ----
 
@@ -234,7 +241,12 @@ class Machine {
   [[nodiscard]] const Limits& limits() const { return settings_.limits; }
   // What a client gets that connects now; none: not known for sure.
   [[nodiscard]] std::optional<Limits> limits_in_force() const;
-  [[nodiscard]] const std::string& last_error() const { return last_error_; }
+  // Of a device that is out of service: that.
+  [[nodiscard]] const std::string& last_error() const {
+    return device_out_ ? *device_out_ : last_error_;
+  }
+  // Why its device is out of service; none: it is not.
+  [[nodiscard]] const std::optional<std::string>& device_out() const { return device_out_; }
   [[nodiscard]] std::uint64_t restarts() const { return restarts_; }
   [[nodiscard]] std::uint64_t drifted() const { return drifted_; }
   [[nodiscard]] std::uint64_t unknown_lines() const { return unknown_lines_; }
@@ -275,6 +287,8 @@ class Machine {
   void handle(const UndrainWanted&);
   void handle(const RestartWanted& wanted);
   void handle(const ShutdownWanted&);
+  void handle(const DeviceOut& out);
+  void handle(const DeviceBack&);
   void handle(const LimitsWanted& wanted);
   void handle(const NewcomerLimitsWanted& wanted);
 
@@ -330,7 +344,11 @@ class Machine {
   void see_clients(const control::Answer& answer);
   void drop_client(pid_t pid);
   void begin_drain();
+  void serve_again();
   void serve_once_configured();
+  void stop_for_device();
+  void not_started();
+  [[nodiscard]] std::optional<VerbRefused> refuses_for_device(const Input& verb) const;
   void stop_if_drained();
   void enter(State state);
   void emit(std::string kind, std::string message,
@@ -388,6 +406,9 @@ class Machine {
   unsigned failures_ = 0;            // probes in a row that nothing explains
   unsigned unlisted_deadlines_ = 0;  // of one taken over, whose clients only the journal knows
   bool wedge_reported_ = false;
+  std::optional<std::string> device_out_;
+  bool begun_ = false;    // it was told to start, or has found a daemon
+  bool resumes_ = false;  // when its device is back
   FaultRung fault_rung_ = FaultRung::none;
   bool fault_waits_ = false;    // for clients that may take their time
   bool status_is_old_ = false;  // the batch that is under way may have asked before the fault
