@@ -25,12 +25,60 @@ constexpr std::size_t k_cgroups_at_a_time = 256;
 constexpr std::chrono::milliseconds k_look_at_cgroups_again{1000};
 constexpr std::chrono::milliseconds k_watch_again{1000};
 constexpr std::chrono::minutes k_longest_wait{60};
+constexpr std::size_t k_name_limit = 253;  // the longest name that Kubernetes knows
+
+std::int64_t unix_now() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
 
 // For sure: without a descriptor /proc cannot be read either.
 bool is_over(const share::Process& process) {
   if (::kill(process.pid, 0) != 0 && errno == ESRCH) return true;
   const auto stat = process::Proc().stat(process.pid);
   return stat && (stat->start_time != process.start_ticks || stat->state == 'Z');
+}
+
+// The ledger has no clock.
+void stamp(std::vector<share::Change>& changes) {
+  for (auto& change : changes) {
+    if (auto* made = std::get_if<share::SlotMade>(&change)) made->slot.since = unix_now();
+    if (auto* ended = std::get_if<share::SlotEnded>(&change)) ended->at = unix_now();
+  }
+}
+
+LetIn as_recorded(const share::Slot& slot, const share::Admission* admission) {
+  LetIn in;
+  in.instance = slot.instance;
+  in.process = slot.process;
+  in.who.uid = slot.uid;
+  in.grant = slot.grant;
+  in.command = slot.command;
+  in.since = slot.since;
+  in.explained = admission != nullptr;
+  if (admission == nullptr) return in;
+  in.share = admission->share.substr(admission->share.rfind('/') + 1);
+  in.who.subject = admission->subject;
+  in.who.container = admission->container;
+  in.who.container_name = admission->container_name;
+  in.who.pod = admission->pod;
+  if (!admission->owner.empty()) in.who.owner = admission->owner;
+  return in;
+}
+
+std::vector<LetIn> recalled(const share::Replay& replay) {
+  std::vector<LetIn> list;
+  for (const auto& gone : replay.gone) {
+    list.push_back(as_recorded(gone.slot, gone.admission ? &*gone.admission : nullptr));
+    list.back().until = gone.at;
+  }
+  for (const auto& [id, slot] : replay.state.slots) {
+    const auto admission = replay.state.admissions.find(slot.admission);
+    list.push_back(as_recorded(
+        slot, admission == replay.state.admissions.end() ? nullptr : &admission->second));
+  }
+  return list;
 }
 
 }  // namespace
@@ -86,6 +134,8 @@ void Controller::go_on_from(const share::Replay& replay) {
                      replay.problems.front().reason +
                      "); clients that they spoke of go on, and count as adopted");
   }
+  records_whole_ = replay.damaged_lines == 0;
+  recalled_ = recalled(replay);
   ledger_.restore(replay.state);
   for (const auto& [id, admission] : replay.state.admissions) note(share::AdmissionMade{admission});
   for (const auto& [id, slot] : replay.state.slots) note(share::SlotMade{slot});
@@ -185,6 +235,7 @@ void Controller::decide(RequestId id, const Peer& peer, const FoundOut& found) {
   if (const auto* refusal = std::get_if<share::Refusal>(&plan)) return refuse(id, *refusal);
   auto request =
       request_of(peer, *asking.who, found.start_ticks, std::get<share::Plan>(plan), asking.wish);
+  request.command = asking.command;
   request.id = id;
   apply(ledger_.request(request, steady_clock::now()));
 }
@@ -199,6 +250,9 @@ share::Request Controller::request_of(const Peer& peer, const identity::Identity
   request.subject = who.subject;
   request.cgroup = to_record(who.cgroup);
   request.description = describe(who);
+  request.pod = printable(who.pod, k_name_limit);
+  request.container_name = printable(who.container_name, k_name_limit);
+  request.owner = printable(who.owner.value_or(""), k_name_limit);
   request.process = {peer.pid, start_ticks};
   request.uid = peer.uid;
   request.grant = plan.grant;
@@ -230,6 +284,7 @@ void Controller::connection_closed(share::SlotId slot) {
 // ---- what follows from a decision ----
 
 void Controller::apply(share::Effects effects) {
+  stamp(effects.changes);
   const auto recorded = checkpoint_.record(effects.changes);
   if (!recorded && !std::exchange(behind_said_, true)) {
     sources_.say("admissions_not_recorded", "",
@@ -349,6 +404,10 @@ asio::awaitable<void> Controller::watch_process(std::weak_ptr<Controller> weak,
 
 void Controller::slot_over(share::SlotId slot) {
   if (closed_ || !slots_.contains(slot)) return;
+  const auto known = checkpoint_.state().slots.find(slot);
+  if (sources_.left && known != checkpoint_.state().slots.end()) {
+    sources_.left(known->second.instance, known->second.process);
+  }
   apply(ledger_.slot_ended(slot, steady_clock::now()));
   end_closed_shares();
 }

@@ -14,6 +14,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "admission/desk.h"
@@ -41,6 +42,7 @@ struct Ended {
 };
 
 // Who has been let in, or has been before and asked again: what is known of that process then.
+// Of one that nothing explains (adopted) `who` has the uid alone, and what it may have is unknown.
 struct LetIn {
   std::string instance;
   std::string share;
@@ -48,6 +50,10 @@ struct LetIn {
   identity::Identity who;
   share::Grant grant{};
   std::string command;  // its command line, cut
+  // Of one of an earlier supervisor's time; Unix time, ms, 0: not known, or not over.
+  std::int64_t since = 0;
+  std::int64_t until = 0;
+  bool explained = true;
 };
 
 struct ControllerSources {
@@ -67,6 +73,8 @@ struct ControllerSources {
                                               const std::string& command)>
       kept_out{};
   std::function<void(const LetIn& in)> let_in{};
+  // Its process has ended, whom we had let in.
+  std::function<void(const std::string& instance, const share::Process& process)> left{};
 };
 
 class Controller final : public Desk, public std::enable_shared_from_this<Controller> {
@@ -109,6 +117,12 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   // A process that a gate has inside since an earlier supervisor: its slot, or an adopted one.
   // None: it has ended.
   std::optional<share::SlotId> found_inside(const std::string& instance, pid_t pid, uid_t uid);
+
+  // Right after open(), once: whom the last supervisor had inside, as it was recorded when they
+  // came, also those whose processes have ended since; and who had gone last.
+  std::vector<LetIn> take_recalled() { return std::exchange(recalled_, {}); }
+  // Whether the records that were found were whole: else some of whom nobody knows may be inside.
+  [[nodiscard]] bool records_whole() const { return records_whole_; }
 
   // Nobody is told anything any more; what is recorded stays.
   void close();
@@ -220,6 +234,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   Refusals refusals_;
   std::map<share::Code, std::uint64_t> refused_;
   bool behind_said_ = false;
+  bool records_whole_ = true;
+  std::vector<LetIn> recalled_;
   bool closed_ = false;
 };
 

@@ -88,13 +88,19 @@ struct Kit {
     settings.checkpoint = folder / "admissions.log";
     auto opened = Controller::open(
         io.get_executor(), settings,
-        {std::make_shared<identity::Resolver>(resolver), [this] { return generation; },
+        {std::make_shared<identity::Resolver>(resolver),
+         [this] { return generation; },
          [this](const std::string& kind, const std::string& instance, const std::string& message) {
            said.push_back(kind + " " + instance + ": " + message);
          },
          [this](const std::string& instance, std::vector<share::Process> processes,
                 std::function<void(const std::vector<Ended>&)> told) {
            terminations.push_back({instance, std::move(processes), std::move(told)});
+         },
+         {},
+         {},
+         [this](const std::string& instance, const share::Process& process) {
+           left.push_back(instance + " " + std::to_string(process.pid));
          }});
     REQUIRE(opened.has_value());
     desk = *opened;
@@ -179,7 +185,7 @@ struct Kit {
   fs::path folder;
   std::shared_ptr<const policy::Generation> generation;
   std::shared_ptr<Controller> desk;
-  std::vector<std::string> said, answers, ended;
+  std::vector<std::string> said, answers, ended, left;
   struct Termination {
     std::string instance;
     std::vector<share::Process> processes;

@@ -91,6 +91,22 @@ TEST_CASE("a supervisor that comes later goes on from what was recorded") {
   kit.ask(first);
   kit.until_told(0, "in");
   kit.reopen();
+  const auto recalled = kit.desk->take_recalled();
+  REQUIRE(recalled.size() == 1);
+  CHECK(recalled[0].instance == "gpu0.shared");
+  CHECK(recalled[0].share == "open");
+  CHECK(recalled[0].process.pid == first.pid());
+  CHECK(recalled[0].process.start_ticks != 0);
+  CHECK(recalled[0].who.subject == "unit:a.service");
+  CHECK(recalled[0].who.container_name == "a.service");
+  CHECK(recalled[0].who.uid == ::getuid());
+  CHECK(recalled[0].grant.active_thread_percentage == 20);
+  CHECK(recalled[0].command.find("admission_test") != std::string::npos);
+  CHECK(recalled[0].since > 0);
+  CHECK(recalled[0].until == 0);
+  CHECK(recalled[0].explained);
+  CHECK(kit.desk->take_recalled().empty());
+  CHECK(kit.desk->records_whole());
   kit.door(share::Serving{});
   CHECK(kit.desk->found_inside("gpu0.shared", first.pid(), ::getuid()) == kit.slots[0]);
   kit.ask(second);
@@ -110,10 +126,19 @@ TEST_CASE("who ended while no supervisor was there has no slot any more") {
   kit.desk->close();
   first.end();
   kit.open();
+  // Who asks what it did still hears of it.
+  CHECK(kit.desk->take_recalled().size() == 1);
   kit.door(share::Serving{});
   kit.until([&] { return kit.desk->ledger().slot_count() == 0; });
+  CHECK(kit.left == std::vector<std::string>{"gpu0.shared " + std::to_string(first.pid())});
   kit.ask(second);
   kit.until_told(1, "in");
+  kit.reopen();
+  const auto recalled = kit.desk->take_recalled();
+  REQUIRE(recalled.size() == 2);
+  CHECK(recalled[0].process.pid == first.pid());
+  CHECK(recalled[0].until >= recalled[0].since);
+  CHECK(recalled[1].process.pid == second.pid());
 }
 
 TEST_CASE("a client that nothing explains counts, and is adopted") {

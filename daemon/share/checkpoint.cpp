@@ -16,6 +16,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t k_problem_limit = 100;
+constexpr std::size_t k_gone_limit = 256;
 constexpr std::uint64_t k_skipped_ids = 1U << 20U;
 
 // Paths of cgroups may hold any bytes, JSON only UTF-8.
@@ -95,6 +96,9 @@ struct Encode {
     put_text(json, "subject", admission.subject);
     put_text(json, "cgroup", admission.cgroup);
     put_text(json, "description", admission.description);
+    put_text(json, "pod", admission.pod);
+    put_text(json, "containerName", admission.container_name);
+    put_text(json, "owner", admission.owner);
     put_grant(json, admission.grant);
     return {{"admission", std::move(json)}};
   }
@@ -108,6 +112,8 @@ struct Encode {
                  {"startTicks", slot.process.start_ticks},
                  {"uid", slot.uid}};
     put_grant(json, slot.grant);
+    put_text(json, "command", slot.command);
+    if (slot.since != 0) json["since"] = slot.since;
     if (slot.admission != 0) {
       json["admission"] = slot.admission;
     } else {
@@ -117,7 +123,11 @@ struct Encode {
     return {{"slot", std::move(json)}};
   }
 
-  Json operator()(const SlotEnded& ended) const { return {{"slotEnded", ended.id}}; }
+  Json operator()(const SlotEnded& ended) const {
+    Json json = {{"slotEnded", ended.id}};
+    if (ended.at != 0) json["at"] = ended.at;
+    return json;
+  }
 };
 
 Share share_from(const Json& json) {
@@ -138,7 +148,10 @@ Admission admission_from(const Json& json) {
           text_from(json, "subject"),
           text_from(json, "cgroup"),
           text_from(json, "description"),
-          grant_from(json)};
+          grant_from(json),
+          text_from(json, "pod"),
+          text_from(json, "containerName"),
+          text_from(json, "owner")};
 }
 
 Slot slot_from(const Json& json) {
@@ -150,6 +163,8 @@ Slot slot_from(const Json& json) {
   slot.process = {number_from<pid_t>(json, "pid"), number_from<std::uint64_t>(json, "startTicks")};
   slot.uid = number_from<uid_t>(json, "uid");
   slot.grant = grant_from(json);
+  slot.command = text_from(json, "command");
+  if (json.contains("since")) slot.since = number_from<std::int64_t>(json, "since");
   return slot;
 }
 
@@ -158,7 +173,17 @@ Counters counters_from(const Json& json) {
           number_from<std::uint64_t>(json, "slot")};
 }
 
+Result<Change> ended_from(const Json& json) {
+  try {
+    return Change(SlotEnded{number_from<std::uint64_t>(json, "slotEnded"),
+                            number_from<std::int64_t>(json, "at")});
+  } catch (const std::exception&) {
+    return Error{"lacks what it should say"};
+  }
+}
+
 Result<Change> change_from(const Json& json) {
+  if (json.is_object() && json.size() == 2 && json.contains("slotEnded")) return ended_from(json);
   if (!json.is_object() || json.size() != 1) return Error{"is not a change"};
   const auto& kind = json.items().begin().key();
   const auto& value = json.items().begin().value();
@@ -184,9 +209,23 @@ Result<Change> decode(std::string_view line) {
   return change_from(Json::parse(*text, nullptr, false));
 }
 
+void note_gone(Replay& so_far, const SlotEnded& ended) {
+  const auto& state = so_far.state;
+  const auto slot = state.slots.find(ended.id);
+  if (ended.at == 0 || slot == state.slots.end()) return;
+  GoneSlot gone{slot->second, std::nullopt, ended.at};
+  const auto admission = state.admissions.find(slot->second.admission);
+  if (admission != state.admissions.end()) gone.admission = admission->second;
+  so_far.gone.push_back(std::move(gone));
+  if (so_far.gone.size() > k_gone_limit) so_far.gone.pop_front();
+}
+
 void take(Replay& so_far, std::size_t number, std::string_view line) {
   auto change = decode(line);
   if (!change) ++so_far.damaged_lines;
+  if (change) {
+    if (const auto* ended = std::get_if<SlotEnded>(&*change)) note_gone(so_far, *ended);
+  }
   auto applied = change ? so_far.state.apply(*change) : Result<void>(change.error());
   if (!applied && so_far.problems.size() < k_problem_limit) {
     so_far.problems.push_back({number, applied.error().message});

@@ -3,10 +3,15 @@
 //
 // What survives is what can be read: a last line without its end is dropped, as its change was told
 // to nobody; any other damaged line is a problem, and the rest counts.
+//
+// What later versions add to a record is left out where it is not known, and passed over by earlier
+// ones: files go both ways.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,9 +34,17 @@ struct Problem {
   bool operator==(const Problem&) const = default;
 };
 
+// A slot that had ended: its process may be asked about still.
+struct GoneSlot {
+  Slot slot;
+  std::optional<Admission> admission{};  // none: adopted
+  std::int64_t at = 0;                   // Unix time, ms
+};
+
 struct Replay {
   std::vector<Change> changes;    // as they were read
   State state;                    // what they come to
+  std::deque<GoneSlot> gone;      // those that say when, the last 256
   std::vector<Problem> problems;  // at most 100
   std::size_t damaged_lines = 0;
   std::size_t good_bytes = 0;  // up to the end of the last whole line

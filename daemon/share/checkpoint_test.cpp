@@ -12,19 +12,14 @@ using namespace mps::share;
 namespace {
 
 Admission admission(AdmissionId id) {
-  return {id,
-          "open",
-          "/kubepods/pod1/c1:77",
-          "gpu0.shared",
-          "GPU-0",
-          "team-a",
-          "/pods/c1",
-          "pod web-0",
-          {12.5, 1024}};
+  return {
+      id,         "open",      "/kubepods/pod1/c1:77", "gpu0.shared", "GPU-0", "team-a",
+      "/pods/c1", "pod web-0", {12.5, 1024},           "web-0",       "cuda",  "Deployment/web"};
 }
 
 Slot slot(SlotId id, AdmissionId of) {
-  return {id, of, "gpu0.shared", "GPU-0", {4242, 987654321012ULL}, 4294967294U, {12.5, 1024}};
+  return {id,          of,           "gpu0.shared",      "GPU-0",      {4242, 987654321012ULL},
+          4294967294U, {12.5, 1024}, "python3 train.py", 1780000000123};
 }
 
 State sample() {
@@ -59,6 +54,38 @@ TEST_CASE("what is written is what is read") {
   CHECK_FALSE(read.torn);
   CHECK(read.changes.size() == 6);
   CHECK(replay("").state == State{});
+}
+
+TEST_CASE("records of earlier versions, which say less") {
+  const auto read = replay(
+      checked_line(R"({"admission":{"id":4,"share":"gpu0.shared/open","instance":"gpu0.shared",)"
+                   R"("percentage":20.0}})") +
+      checked_line(R"({"slot":{"id":9,"pid":42,"startTicks":7,"uid":0,"percentage":20.0,)"
+                   R"("admission":4}})") +
+      checked_line(R"({"slotEnded":9})"));
+  CHECK(read.damaged_lines == 0);
+  CHECK(read.problems.empty());
+  CHECK(read.state.admissions.at(4).owner.empty());
+  CHECK(read.state.slots.empty());
+  CHECK(read.gone.empty());  // nobody knows since when
+}
+
+TEST_CASE("who had gone last is told of with when, so many at most") {
+  std::string text = line(AdmissionMade{admission(4)});
+  for (SlotId id = 1; id <= 300; ++id) {
+    text += line(SlotMade{slot(id, 4)}) + line(SlotEnded{id, static_cast<std::int64_t>(id) + 1000});
+  }
+  text += line(SlotMade{slot(301, 0)}) + line(SlotEnded{301, 5000});
+  const auto read = replay(text);
+  CHECK(read.problems.empty());
+  REQUIRE(read.gone.size() == 256);
+  CHECK(read.gone.front().slot.id == 46);
+  CHECK(read.gone.front().at == 1046);
+  CHECK(read.gone.front().slot.command == "python3 train.py");
+  CHECK(read.gone.front().admission == admission(4));
+  CHECK_FALSE(read.gone.back().admission);
+  CHECK(line(SlotEnded{7, 8}).substr(9) == "{\"at\":8,\"slotEnded\":7}\n");
+  CHECK(replay(checked_line(R"({"at":"x","slotEnded":7})")).damaged_lines == 1);
 }
 
 TEST_CASE("changes add up, and ids are not used twice") {

@@ -71,9 +71,10 @@ Ledger::AdmissionEntry& Ledger::admission_for(const Request& request, const Inst
                                                     counters_.admission);
   if (made) ++counters_.admission;
   auto& entry = admissions_[at->second];
-  const Admission now{at->second,       request.share,         request.container,
-                      request.instance, instance.device->uuid, request.subject,
-                      request.cgroup,   request.description,   request.grant};
+  const Admission now{at->second,       request.share,          request.container,
+                      request.instance, instance.device->uuid,  request.subject,
+                      request.cgroup,   request.description,    request.grant,
+                      request.pod,      request.container_name, request.owner};
   entry.empty = false;
   if (entry.admission == now) return entry;
   entry.admission = now;
@@ -138,9 +139,10 @@ void Ledger::let_in(const Asking& asking, Instance& instance) {
   const auto& request = asking.request;
   give_way(request);
   auto& admission = admission_for(request, instance);
-  auto& entry = insert_slot({counters_.slot++, admission.admission.id, request.instance,
-                             instance.device->uuid, request.process, request.uid, request.grant},
-                            asking.need, instance, &admission);
+  auto& entry = insert_slot(
+      {counters_.slot++, admission.admission.id, request.instance, instance.device->uuid,
+       request.process, request.uid, request.grant, request.command},
+      asking.need, instance, &admission);
   effects_.changes.emplace_back(SlotMade{entry.slot});
   const bool takes_room =
       asking.need.memory != 0 || asking.need.limited_tenths != 0 || instance.facts.single_uid;

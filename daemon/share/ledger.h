@@ -59,6 +59,10 @@ struct Request {
   std::string subject{};
   std::string cgroup{};       // see Admission
   std::string description{};  // likewise
+  std::string pod{};
+  std::string container_name{};
+  std::string owner{};
+  std::string command{};  // see Slot
   Process process{};
   uid_t uid = 0;
   Grant grant{};

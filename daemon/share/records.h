@@ -56,6 +56,10 @@ struct Admission {
   std::string cgroup{};   // to find it again, in the caller's words; empty: it has none of its own
   std::string description{};  // for people: "pod web-0, container cuda"
   Grant grant{};              // of its latest client
+  // Who that is, for who asks when it is gone; empty: it has none, or it is not known.
+  std::string pod{};
+  std::string container_name{};
+  std::string owner{};  // the pod's: "Deployment/web"
   bool operator==(const Admission&) const = default;
 };
 
@@ -68,6 +72,8 @@ struct Slot {
   Process process{};
   uid_t uid = 0;
   Grant grant{};
+  std::string command{};   // its command line, cut; empty: not known
+  std::int64_t since = 0;  // when it was let in: Unix time, ms; 0: not known, or not here
   bool operator==(const Slot&) const = default;
 };
 
@@ -95,6 +101,7 @@ struct SlotMade {
 };
 struct SlotEnded {
   SlotId id = 0;
+  std::int64_t at = 0;  // Unix time, ms; 0: not known, or not here
 };
 
 using Change = std::variant<Counters, ShareMade, ShareEnded, AdmissionMade, AdmissionEnded,
