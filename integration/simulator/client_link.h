@@ -33,6 +33,7 @@ enum CudaResult : std::int32_t {
   k_rpc_failure = 806,
   k_server_not_ready = 807,
   k_max_clients_reached = 808,
+  k_max_connections_reached = 809,
   k_client_terminated = 810
 };
 
@@ -40,7 +41,7 @@ struct Hello {
   double percentage = 100.0;
   PinnedLimits pinned_limits{};
   std::int32_t priority = 0;
-  std::int32_t reserved = 0;
+  std::uint32_t connections = 2;  // that each of its contexts takes of its device's
 };
 
 struct SharedDevice {

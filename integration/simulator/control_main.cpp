@@ -15,6 +15,8 @@ namespace {
 
 using namespace mps::sim;  // NOLINT: the program is made of it
 
+constexpr int k_since_all_users = 555;  // the version
+
 constexpr const char* k_help =
     "CUDA MPS Control for Linux/Unix.\n"
     "Copyright (C) 2003 - 2023 NVIDIA Corporation.\n"
@@ -42,14 +44,14 @@ int open_log(const char* name) {
   return file >= 0 ? file : ::open("/dev/null", O_WRONLY | O_CLOEXEC);
 }
 
-int run_in_foreground(const Steering& steering) {
-  Daemon daemon(steering);
+int run_in_foreground(const Steering& steering, bool for_all_users) {
+  Daemon daemon(steering, for_all_users);
   return daemon.start({STDOUT_FILENO, STDOUT_FILENO}) ? daemon.run() : 1;
 }
 
-int run_detached(const Steering& steering, int ready) {
+int run_detached(const Steering& steering, bool for_all_users, int ready) {
   (void)::setsid();
-  Daemon daemon(steering);
+  Daemon daemon(steering, for_all_users);
   if (!daemon.start({open_log("control.log"), open_log("server.log")})) return 1;
   const int nowhere = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   for (int standard = 0; standard < 3; ++standard) (void)::dup2(nowhere, standard);
@@ -59,14 +61,14 @@ int run_detached(const Steering& steering, int ready) {
 }
 
 // The parent ends when the daemon listens.
-int run_in_background(const Steering& steering) {
+int run_in_background(const Steering& steering, bool for_all_users) {
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_CLOEXEC) != 0) return 1;
   const pid_t child = ::fork();
   if (child < 0) return 1;
   if (child == 0) {
     (void)::close(ends[0]);
-    return run_detached(steering, ends[1]);
+    return run_detached(steering, for_all_users, ends[1]);
   }
   (void)::close(ends[1]);
   char answer = 0;
@@ -78,6 +80,30 @@ int run_in_background(const Steering& steering) {
 
 }  // namespace
 
+struct Options {
+  bool is_daemon = false;
+  bool detaches = false;
+  bool for_all_users = false;
+};
+
+// Up to 550 a daemon has exactly one option; whoever has any other is a front-end.
+Options read_options(int count, char** arguments, const Steering& steering) {
+  Options options;
+  const bool is_new = steering.number("version", 550) >= k_since_all_users;
+  for (int index = 1; index < count; ++index) {
+    const std::string_view option = arguments[index];
+    if (option == "-f" || option == "-d") {
+      options.is_daemon = true;
+      options.detaches = option == "-d";
+    } else if (is_new && (option == "-multiuser-server" || option == "-M")) {
+      options.for_all_users = true;
+    } else {
+      return {};
+    }
+  }
+  return is_new || count == 2 ? options : Options();
+}
+
 int main(int count, char** arguments) {
   (void)std::signal(SIGPIPE, SIG_IGN);
   const std::string_view option = count > 1 ? arguments[1] : "";
@@ -86,9 +112,11 @@ int main(int count, char** arguments) {
     return 0;
   }
   const Steering steering = Steering::load(own_program());
-  if (option != "-f" && option != "-d") return run_front_end(steering);
+  const Options options = read_options(count, arguments, steering);
+  if (!options.is_daemon) return run_front_end(steering);
   const long refuses = steering.number("exit_at_start", -1);
   if (refuses >= 0) return static_cast<int>(refuses);
   prepare_log_directory();
-  return option == "-f" ? run_in_foreground(steering) : run_in_background(steering);
+  return options.detaches ? run_in_background(steering, options.for_all_users)
+                          : run_in_foreground(steering, options.for_all_users);
 }

@@ -53,7 +53,8 @@ UniqueFd child_signals() {
 
 }  // namespace
 
-Daemon::Daemon(Steering steering) : steering_(std::move(steering)), folder_(pipe_directory()) {}
+Daemon::Daemon(Steering steering, bool for_all_users)
+    : steering_(std::move(steering)), for_all_users_(for_all_users), folder_(pipe_directory()) {}
 
 Daemon::~Daemon() {
   if (!printer_.joinable()) return;
@@ -94,6 +95,9 @@ bool Daemon::start(const DaemonOutput& output) {
   log_ = std::make_unique<LogWriter>(folder_.path(), Role::k_control);
   if (folder_.path().size() + std::string_view("/control_privileged").size() > 107) return false;
   printer_ = std::thread(copy_log, folder_.fifo(), output.control, output.servers);
+  if (const auto binary = steering_.newer_binary(); !binary.empty()) {
+    log_->say("CUDA MPS Control binary version: " + binary);
+  }
   log_->say("Starting control daemon using socket " + folder_.path() + "/control");
   log_->say("To connect CUDA applications to this daemon, set env CUDA_MPS_PIPE_DIRECTORY=" +
             folder_.path());
@@ -101,7 +105,7 @@ bool Daemon::start(const DaemonOutput& output) {
   std::this_thread::sleep_for(std::chrono::milliseconds(steering_.number("start_delay_ms", 0)));
   if (folder_.listen() != FolderProblem::k_none) return false;
   if (!steering_.is_535()) folder_.write_pid_file();
-  keeper_ = std::make_unique<ServerKeeper>(*log_, defaults_, steering_.is_535());
+  keeper_ = std::make_unique<ServerKeeper>(*log_, defaults_, steering_.is_535(), for_all_users_);
   commands_ = std::make_unique<Commands>(*log_, defaults_, *keeper_, steering_.is_535());
   return true;
 }

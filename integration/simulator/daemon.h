@@ -26,7 +26,7 @@ struct DaemonOutput {
 
 class Daemon {
  public:
-  explicit Daemon(Steering steering);
+  Daemon(Steering steering, bool for_all_users);  // -multiuser-server
   ~Daemon();
   Daemon(const Daemon&) = delete;
   Daemon& operator=(const Daemon&) = delete;
@@ -54,6 +54,7 @@ class Daemon {
   int finish();
 
   Steering steering_;
+  bool for_all_users_;
   PipeFolder folder_;
   std::unique_ptr<LogWriter> log_;
   Defaults defaults_;

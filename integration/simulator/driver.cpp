@@ -2,9 +2,19 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 namespace mps::sim {
+namespace {
+
+// CUDA takes 1 to 32; under MPS its default is 2.
+std::uint32_t connections_of(const std::string& text) {
+  const long value = std::strtol(text.c_str(), nullptr, 10);
+  return value >= 1 && value <= 32 ? static_cast<std::uint32_t>(value) : 2;
+}
+
+}  // namespace
 
 CudaResult Driver::initialize(const Steering& steering) {
   const std::string control = pipe_directory() + "/control";
@@ -49,6 +59,7 @@ CudaResult Driver::greet_server() {
   hello.percentage = lower_percentage(100.0, environment("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", ""));
   hello.pinned_limits =
       read_limit_list(environment("CUDA_MPS_PINNED_DEVICE_MEM_LIMIT", ""), PinnedLimits{});
+  hello.connections = connections_of(environment("CUDA_DEVICE_MAX_CONNECTIONS", ""));
   if (!send_as_self(server_.get(), {reinterpret_cast<const char*>(&hello), sizeof hello})) {
     return k_rpc_failure;
   }

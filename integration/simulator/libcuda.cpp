@@ -13,9 +13,17 @@ using namespace mps::sim;  // NOLINT: this file is that namespace's C face
 
 constexpr int k_driver_version_535 = 12020;
 constexpr int k_driver_version_550 = 12040;
+constexpr int k_driver_version_580 = 13000;
+constexpr int k_driver_version_590 = 13010;
 constexpr int k_multiprocessor_count = 16;  // CU_DEVICE_ATTRIBUTE_…
 constexpr int k_compute_capability_major = 75;
 constexpr int k_compute_capability_minor = 76;
+
+int driver_version(long branch) {
+  if (branch < 550) return k_driver_version_535;
+  if (branch < 580) return k_driver_version_550;
+  return branch < 590 ? k_driver_version_580 : k_driver_version_590;
+}
 
 Steering own_steering() {
   Dl_info info{};
@@ -65,7 +73,7 @@ MPS_SIM_EXPORT int cuInit(unsigned flags) {
 
 MPS_SIM_EXPORT int cuDriverGetVersion(int* version) {
   if (version == nullptr) return k_invalid_value;
-  *version = own_steering().is_535() ? k_driver_version_535 : k_driver_version_550;
+  *version = driver_version(own_steering().number("version", 550));
   return k_success;
 }
 

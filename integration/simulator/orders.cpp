@@ -16,7 +16,7 @@ namespace mps::sim {
 
 const char* const k_order_usage =
     "refused: fault PID [bad-address|trap], hang PID, die [signal N|status N], stop answering, "
-    "answer again, garble N, slow MS, out-of-memory on|off, xid N [UUID], drop-xid N, "
+    "answer again, garble N, lose N, slow MS, out-of-memory on|off, xid N [UUID], drop-xid N, "
     "recovery none|reset|reboot|drain-p2p|drain-and-reset|N [UUID], set KEY VALUE, status";
 
 namespace {
@@ -77,6 +77,7 @@ std::optional<SimOrder> parse_counted(const Words& words) {
   if (words.size() != 2) return std::nullopt;
   if (words[0] == "hang") return order::Hang{*value};
   if (words[0] == "garble") return order::Garble{count};
+  if (words[0] == "lose") return order::Lose{count};
   if (words[0] == "slow") return order::Slow{std::chrono::milliseconds(*value)};
   if (words[0] == "drop-xid") return order::DropXids{count};
   return std::nullopt;

@@ -37,6 +37,9 @@ struct Answer {
 struct Garble {
   unsigned lines = 0;
 };
+struct Lose {
+  unsigned lines = 0;
+};
 struct Slow {
   std::chrono::milliseconds each{0};
 };
@@ -62,8 +65,8 @@ struct Status {};
 }  // namespace order
 
 using SimOrder = std::variant<order::Fault, order::Hang, order::Die, order::Answer, order::Garble,
-                              order::Slow, order::OutOfMemory, order::Xid, order::DropXids,
-                              order::Recovery, order::Set, order::Status>;
+                              order::Lose, order::Slow, order::OutOfMemory, order::Xid,
+                              order::DropXids, order::Recovery, order::Set, order::Status>;
 
 // nullopt where it is not understood.
 std::optional<SimOrder> parse_order(std::string_view line);

@@ -42,6 +42,10 @@ Server::Server(Steering steering)
 }
 
 void Server::say(std::string_view text) {
+  if (ordered_.lost_lines != 0) {
+    --ordered_.lost_lines;
+    return;
+  }
   if (ordered_.garbled_lines == 0) return log_.say(text);
   --ordered_.garbled_lines;
   log_.say(garbled(text));
@@ -49,6 +53,10 @@ void Server::say(std::string_view text) {
 
 int Server::run() {
   say("Startup");
+  if (const auto binary = steering_.newer_binary(); !binary.empty()) {
+    say("CUDA MPS Server for Linux/Unix. Binary version: " + binary);
+    say("Display Driver version: " + steering_.text("version"));
+  }
   if (!reach_control()) return 1;
   say("Initializing server process");
   const bool fails = steering_.flag("server_fails") || devices_.empty();

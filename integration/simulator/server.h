@@ -35,6 +35,7 @@ class Server {
     UniqueFd socket;
     pid_t pid = 0;  // 0 until it has said hello
     PinnedLimits limits{};
+    unsigned connections = 0;             // of each context's
     std::vector<std::uint32_t> contexts;  // the device of each
     CudaResult sticky = k_success;        // what every request gets from now on
     bool in_fault = false;                // the server waits for its end
@@ -51,6 +52,7 @@ class Server {
   struct Ordered {
     bool stopped = false;
     unsigned garbled_lines = 0;
+    unsigned lost_lines = 0;
     std::chrono::milliseconds slow{0};
     bool out_of_memory = false;
   };
@@ -86,6 +88,8 @@ class Server {
   void lose(Client& client);
   [[nodiscard]] std::size_t context_count() const;
   [[nodiscard]] std::size_t contexts_on(std::uint32_t device) const;
+  [[nodiscard]] long connections_on(std::uint32_t device) const;
+  [[nodiscard]] long most_clients() const;
 
   // server_faults.cpp
   std::string obey(std::string_view line);
@@ -95,6 +99,7 @@ class Server {
   [[nodiscard]] std::string describe() const;
   [[nodiscard]] const Device* device_named(const std::string& uuid) const;
   void fault(Client& culprit, std::uint32_t device, Kernel kind);
+  void note_fault(const Client& culprit, Kernel kind) const;
   void post_xids(const std::set<std::uint32_t>& devices, const Client& culprit, Kernel kind) const;
   void recover();
 

@@ -7,6 +7,9 @@
 #include "server.h"
 
 namespace mps::sim {
+namespace {
+constexpr long k_most_connections = 128;  // 60 clients with the default of two each fit
+}  // namespace
 
 void Server::handle_client(Client& client) {
   const auto message = receive(client.socket.get(), 4096);
@@ -44,7 +47,7 @@ void Server::answer_the_waiting() {
 }
 
 CudaResult Server::admit(const Client& client) {
-  const long most = steering_.number("most_clients", 48);
+  const long most = most_clients();
   if (fault_) {
     say("Worker is in reset. ");
     return k_server_not_ready;
@@ -90,6 +93,7 @@ void Server::welcome(Client& client, const Message& message) {
   }
   client.pid = pid;
   client.limits = lower_limits(limits_, hello.pinned_limits);
+  client.connections = hello.connections;
   say("Worker created");
   say(wording_.names_the_parts ? "Creating worker thread for client " + who
                                : "Creating worker thread");
@@ -117,11 +121,16 @@ Reply Server::answer_to(Client& client, const Request& request) {
 CudaResult Server::create_context(Client& client, std::uint32_t index) {
   if (fault_) return k_server_not_ready;
   if (ordered_.out_of_memory) return k_out_of_memory;
-  const long most = steering_.number("most_clients", 48);
+  const long most = most_clients();
   if (most != 0 && static_cast<long>(contexts_on(index)) >= most) {
     say("Failed to accept new client. Maximum number of clients (" + std::to_string(most) +
         ") reached.");
     return k_max_clients_reached;
+  }
+  const long connections = steering_.number("most_connections", k_most_connections);
+  if (connections != 0 && connections_on(index) + client.connections > connections) {
+    say("Failed to accept new client. Reached maximum number of device connections.");
+    return k_max_connections_reached;
   }
   const Device& device = devices_[index];
   say("Device " + device.name + " (uuid " + uuid_words(device) + ") is associated");
@@ -155,6 +164,19 @@ std::size_t Server::context_count() const {
   std::size_t count = 0;
   for (const auto& client : clients_) count += client->contexts.size();
   return count;
+}
+
+long Server::most_clients() const {
+  return steering_.number("most_clients", steering_.number("version", 550) >= 590 ? 60 : 48);
+}
+
+long Server::connections_on(std::uint32_t device) const {
+  long sum = 0;
+  for (const auto& client : clients_) {
+    sum +=
+        client->connections * std::count(client->contexts.begin(), client->contexts.end(), device);
+  }
+  return sum;
 }
 
 std::size_t Server::contexts_on(std::uint32_t device) const {

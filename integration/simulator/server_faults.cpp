@@ -1,4 +1,5 @@
 // The server's faults and recovery, and what a test orders.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +32,7 @@ void Server::fault(Client& culprit, std::uint32_t device, Kernel kind) {
   const Blast blast = blast_of(parties, device);
   const bool is_named = kind == Kernel::k_bad_address && steering_.number("culprit_named", 1) != 0;
   const Party who{culprit.pid, culprit.contexts};
+  note_fault(culprit, kind);
   for (const auto& line : fault_lines(wording_, parties, blast, who, is_named)) say(line);
   for (const std::size_t index : blast.parties) {
     Client& reached = *clients_[index];
@@ -42,6 +44,19 @@ void Server::fault(Client& culprit, std::uint32_t device, Kernel kind) {
   fault_->devices.insert(blast.devices.begin(), blast.devices.end());
   fault_->recovered_at.reset();
   post_xids(blast.devices, culprit, kind);
+}
+
+// What a supervisor's word can be held against: it is written before anything is said.
+void Server::note_fault(const Client& culprit, Kernel kind) const {
+  const std::string path = steering_.text("truth");
+  const UniqueFd file(
+      path.empty() ? -1 : ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
+  if (!file) return;
+  const auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+  const std::string line = std::to_string(now.time_since_epoch().count()) + " " +
+                           std::to_string(culprit.pid) + " " + directory_ +
+                           (kind == Kernel::k_trap ? " trap\n" : " bad-address\n");
+  (void)!::write(file.get(), line.data(), line.size());
 }
 
 void Server::post_xids(const std::set<std::uint32_t>& devices, const Client& culprit,
@@ -145,6 +160,8 @@ std::string Server::obey(std::string_view line) {
       ordered_.stopped = !it.again;
     } else if constexpr (std::is_same_v<Kind, order::Garble>) {
       ordered_.garbled_lines = it.lines;
+    } else if constexpr (std::is_same_v<Kind, order::Lose>) {
+      ordered_.lost_lines = it.lines;
     } else if constexpr (std::is_same_v<Kind, order::Slow>) {
       ordered_.slow = it.each;
     } else if constexpr (std::is_same_v<Kind, order::OutOfMemory>) {

@@ -36,7 +36,8 @@ bool ServerKeeper::anybody_waits(uid_t uid) const {
                      [uid](const Waiting& client) { return client.uid == uid; });
 }
 
-void ServerKeeper::add_client(UniqueFd socket, const ucred& peer) {
+void ServerKeeper::add_client(UniqueFd socket, ucred peer) {
+  if (for_all_users_) peer.uid = 0;
   const std::string who = "NEW CLIENT " + number(peer.pid) + " from user " + number(peer.uid);
   if (is_ready() && server_->uid == peer.uid) {
     log_.say(who + ": Server already exists");
@@ -150,6 +151,7 @@ void ServerKeeper::on_exit(pid_t pid, int status) {
 }
 
 void ServerKeeper::start(uid_t uid) {
+  if (for_all_users_) uid = 0;
   if (!server_) return launch(uid);
   if (server_->uid == uid) return;
   wanted_ = uid;

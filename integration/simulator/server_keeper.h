@@ -27,11 +27,12 @@ struct Defaults {
 
 class ServerKeeper {
  public:
-  ServerKeeper(const LogWriter& log, const Defaults& defaults, bool is_535)
-      : log_(log), defaults_(defaults), is_535_(is_535) {}
+  // `for_all_users`: one server, root's, and everybody counts as root (-multiuser-server).
+  ServerKeeper(const LogWriter& log, const Defaults& defaults, bool is_535, bool for_all_users)
+      : log_(log), defaults_(defaults), is_535_(is_535), for_all_users_(for_all_users) {}
 
   // Connections from outside.
-  void add_client(UniqueFd socket, const ucred& peer);
+  void add_client(UniqueFd socket, ucred peer);
   void on_ready(UniqueFd socket, const ucred& peer);
   void on_failure(UniqueFd socket, const ucred& peer);
   void on_exit(pid_t pid, int status);
@@ -76,6 +77,7 @@ class ServerKeeper {
   const LogWriter& log_;
   const Defaults& defaults_;
   bool is_535_;
+  bool for_all_users_;
   std::optional<Server> server_;
   std::deque<Waiting> waiting_;
   std::optional<uid_t> wanted_;  // start_server for another uid

@@ -88,6 +88,13 @@ TEST_CASE("steering is key = value, with comments") {
   CHECK(steering.text("devices", "none") == "none");
 }
 
+TEST_CASE("the version that newer programs print") {
+  CHECK(Steering::from_text("").newer_binary().empty());
+  CHECK(Steering::from_text("version = 550").newer_binary().empty());
+  CHECK(Steering::from_text("version = 580").newer_binary() == "13000");
+  CHECK(Steering::from_text("version = 590").newer_binary() == "13010");
+}
+
 TEST_CASE("memory is counted per client, against its limit and the device") {
   std::vector<Device> devices(1);
   devices[0].memory = 1000;
@@ -178,13 +185,14 @@ TEST_CASE("orders are understood or refused") {
   CHECK(std::get<order::Die>(*parse_order("die status 3")).status == 3);
   CHECK_FALSE(std::get<order::Answer>(*parse_order("stop answering")).again);
   CHECK(std::get<order::Slow>(*parse_order(" slow  20\n")).each == std::chrono::milliseconds(20));
+  CHECK(std::get<order::Lose>(*parse_order("lose 3")).lines == 3);
   CHECK(std::get<order::Xid>(*parse_order("xid 79 GPU-1")).device == "GPU-1");
   CHECK(std::get<order::Recovery>(*parse_order("recovery drain-and-reset")).action == 4);
   CHECK(std::get<order::Recovery>(*parse_order("recovery 7 GPU-1")).action == 7);
   CHECK(std::get<order::Set>(*parse_order("set most_clients 2")).value == "2");
   for (const char* refused : {"", "fault", "fault x", "fault 1 slip", "fault 1 trap 2", "hang -1",
-                              "die 9", "die signal x", "stop", "garble", "slow 1 2", "xid 1 2 3",
-                              "recovery repair", "set a", "status now"}) {
+                              "die 9", "die signal x", "stop", "garble", "lose", "lose x",
+                              "slow 1 2", "xid 1 2 3", "recovery repair", "set a", "status now"}) {
     CAPTURE(refused);
     CHECK_FALSE(parse_order(refused).has_value());
   }

@@ -88,6 +88,12 @@ void Steering::read_environment() {
   }
 }
 
+std::string Steering::newer_binary() const {
+  const long version = number("version", 550);
+  if (version < 580) return {};
+  return version < 590 ? "13000" : "13010";
+}
+
 std::string Steering::text(const std::string& key, const std::string& fallback) const {
   const auto found = values_.find(key);
   return found == values_.end() ? fallback : found->second;

@@ -21,6 +21,8 @@ class Steering {
   [[nodiscard]] long number(const std::string& key, long fallback) const;
   [[nodiscard]] bool flag(const std::string& key) const { return number(key, 0) != 0; }
   [[nodiscard]] bool is_535() const { return number("version", 550) < 550; }
+  // As programs from 580 on print it first of all: "13000", "13010"; empty: an older one.
+  [[nodiscard]] std::string newer_binary() const;
 
  private:
   void read_text(std::string_view text);

@@ -6,7 +6,7 @@ import unittest
 
 import harness
 from harness import wait_until
-from sim_kit import DEVICE, Node, order
+from sim_kit import DEVICE, Lines, Node, order
 
 BAD_ADDRESS = {"call": "cuCtxSynchronize", "result": 700, "name": "CUDA_ERROR_ILLEGAL_ADDRESS"}
 TRAP = {"call": "cuCtxSynchronize", "result": 719, "name": "CUDA_ERROR_LAUNCH_FAILED"}
@@ -202,6 +202,22 @@ class SimFaults(unittest.TestCase):
         for client in clients[1:]:
             self.assertEqual(client.ask("launch 1")["result"], 719)
 
+    def test_connections_of_a_device_and_no_more(self):
+        node = self.node(most_connections=10)
+        environment = {**node.environment, "CUDA_DEVICE_MAX_CONNECTIONS": "7"}
+        many = Lines([harness.OPTIONS.build / "bin/mps-probe", "--commands"], environment)
+        node.helpers.append(many)
+        self.assertEqual(many.said()["cuCtxCreate"], 0)
+        few = node.client()  # two, as is the default under MPS
+        refused = node.probe()
+        said = refused.said()
+        self.assertEqual((said["cuInit"], said["cuCtxCreate"]), (0, 809))
+        node.wait_log("Failed to accept new client. Reached maximum number of device connections.")
+        refused.leave()
+        few.leave()
+        wait_until(lambda: node.order("status").startswith("ACTIVE, 1 clients"), "they have left")
+        self.assertEqual(node.client().ask("launch 1")["result"], 0)
+
     def test_other_devices_of_a_server_go_on_but_let_nobody_in(self):
         second = "GPU-00000000-0000-4000-8000-000000000001"
         node = self.node(devices=f"{DEVICE},{second}")
@@ -361,6 +377,45 @@ class SimFaults(unittest.TestCase):
         node.client()
         node.wait_log("Worker created", count=2)
         self.assertEqual(node.log_text().count("\x01"), 2)
+
+
+    def test_lines_of_the_log_that_are_lost(self):
+        node = self.node()
+        node.client()
+        self.assertEqual(node.order("lose 3"), "done")
+        node.client().leave()
+        node.wait_log("Client process disconnected")
+        self.assertEqual(node.log_text().count("Worker created"), 1)
+
+    def test_the_list_of_what_happened(self):
+        node = self.node()
+        truth = node.root / "truth"
+        truth.touch()
+        node.client()
+        self.assertEqual(node.order(f"set truth {truth}"), "done")
+        clients = [node.client() for _ in range(2)]
+        self.assertEqual(clients[0].ask("fault trap")["result"], 719)
+        self.assertEqual(clients[1].ask("fault bad-address")["result"], 719)  # it has its error
+        at, pid, directory, kind = truth.read_text().split()
+        self.assertGreater(int(at), 0)
+        self.assertEqual((int(pid), directory, kind), (clients[0].pid, str(node.pipe), "trap"))
+
+    def test_what_is_documented_of_580(self):
+        node = Node(backend="sim-580")  # with older ones the real programs are compared
+        self.addCleanup(node.close)
+        node.start("-multiuser-server")
+        other = node.client(user=1235, group=1235, extra_groups=[])
+        mine = node.client()
+        self.assertEqual(mine.ask("launch 1")["result"], 0)  # besides the other one
+        log = node.log_text()
+        for text in (
+            "CUDA MPS Control binary version: 13000",
+            "CUDA MPS Server for Linux/Unix. Binary version: 13000",
+            "Display Driver version: 580",
+            f"NEW CLIENT {other.pid} from user 0:",
+            f"Client {{PID: {mine.pid}, Context ID: 0}} connected",
+        ):
+            self.assertIn(text, log)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ class Lines:
 
 
 class Node:
-    def __init__(self, settings=None):
-        self.backend = Backend(OPTIONS.backend, OPTIONS.build)
+    def __init__(self, settings=None, backend=None):
+        self.backend = Backend(backend or OPTIONS.backend, OPTIONS.build)
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="sim", dir="/tmp"))
         self.root.chmod(0o711)
         self.pipe = self.root / "pipe"
@@ -106,10 +106,10 @@ class Node:
         fresh.write_text("\n".join([f"driver {driver}", *lines]) + "\n")
         fresh.rename(self.inventory)
 
-    def start(self):
+    def start(self, *options):
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
-                [str(self.backend.control), "-f"],
+                [str(self.backend.control), "-f", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
