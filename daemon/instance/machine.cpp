@@ -333,6 +333,7 @@ void Machine::begin_drain() {
        "no newcomers; " + std::to_string(running_clients()) + " running clients may finish");
   clients_known_ = false;
   probe_in(Milliseconds{0});
+  if (in_fault()) begin_fault_recovery();  // where it was taken over: nothing else would end them
 }
 
 void Machine::handle(const DrainWanted&) {

@@ -197,6 +197,23 @@ TEST_CASE("a fault from before this supervisor is gone on with") {
   CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
 }
 
+TEST_CASE("a fault from before this supervisor, drained before its daemon has answered") {
+  for (const bool leftover : {false, true}) {
+    CAPTURE(leftover);
+    Kit kit;
+    Client client;
+    client.pid = 900;
+    client.connected = true;
+    kit.machine.restore_client(client);
+    kit.machine.restore_fault(500);
+    auto lines = kit.give(DaemonFound{100, {500}, leftover});
+    if (!leftover) lines = kit.give(DrainWanted{});
+    CHECK(kit.machine.state() == State::draining);
+    CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
+    CHECK(std::count(lines.begin(), lines.end(), "set fault_rung 30s") == 1);
+  }
+}
+
 TEST_CASE("a fault from before this supervisor that is over by now") {
   Kit kit;
   kit.machine.restore_fault(500);
