@@ -55,7 +55,8 @@ void Server::note_fault(const Client& culprit, Kernel kind) const {
   const auto now = std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
   const std::string line = std::to_string(now.time_since_epoch().count()) + " " +
                            std::to_string(culprit.pid) + " " + directory_ +
-                           (kind == Kernel::k_trap ? " trap\n" : " bad-address\n");
+                           (kind == Kernel::k_trap ? " trap" : " bad-address") +
+                           (control_ ? "\n" : " unheard\n");
   (void)!::write(file.get(), line.data(), line.size());
 }
 

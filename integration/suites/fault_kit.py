@@ -7,12 +7,12 @@ import contextlib
 import os
 import pathlib
 import random
-import signal
 import sys
 import threading
 import time
 
 import harness
+from fault_truth import Truth
 from gate_kit import GatedSupervisor, socket_inodes
 from harness import OPTIONS, processes, wait_until
 from sim_kit import Lines, order
@@ -32,8 +32,23 @@ def send(pid, number):
         os.kill(pid, number)
 
 
+class Actor(Lines):
+    """A CUDA program of which it is put down that it was told to fault."""
+
+    def __init__(self, stage, name, arguments, environment, **options):
+        super().__init__(arguments, environment, **options)
+        self.stage = stage
+        self.instance = name
+        self.is_in = False
+
+    def tell(self, line):
+        if line.startswith("fault"):
+            self.stage.told_to_fault(self.pid, self.instance)
+        super().tell(line)
+
+
 class Stage:
-    def __init__(self, files, devices=1, seed=1, identities=None, **settings):
+    def __init__(self, files, devices=1, seed=1, identities=None, nvml=False, **settings):
         self.random = random.Random(seed)
         gated = settings.get("gate", "on") == "on"
         self.kind = GatedSupervisor if gated else harness.Supervisor
@@ -45,6 +60,11 @@ class Stage:
             path = self.supervisor.state / "identities.json"
             path.write_text(harness.json.dumps(identities))
             path.chmod(0o600)
+        self.truth = Truth(self)
+        self.devices = devices
+        if nvml:
+            self.ask_nvml()
+        self.kept_out = 0  # entries of the quarantine at the end
         self.gated = gated
         self.names = []  # of the instances that there are
         self.inside = []  # programs that were let in: (pid, process)
@@ -52,12 +72,30 @@ class Stage:
         self.alive = True
         self.lock = threading.Lock()
 
+    def ask_nvml(self):
+        """For its devices, and for what the driver says of them."""
+        settings = self.supervisor.settings
+        lines = [f"gpu {device['uuid']}" for device in settings["devices"]]
+        inventory = self.supervisor.root / "nvml"
+        inventory.write_text("\n".join([f"driver {self.supervisor.backend.version}.1", *lines, ""]))
+        self.supervisor.environment["MPS_SIM_NVML"] = str(inventory)
+        settings["devices"] = "auto"
+        settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
+
+    def steer(self, text, name=None):
+        """What servers that start from now on read (integration/simulator/README.md)."""
+        self.touch(name)
+        folder = self.supervisor.run / (name or shared())
+        (folder / "sim.conf.new").write_text(text + "\n")
+        os.rename(folder / "sim.conf.new", folder / "sim.conf")
+
     # -- the supervisor --
 
     def start(self, also=()):
-        names = [shared(device) for device in range(len(self.supervisor.settings["devices"]))]
-        self.names = [*names, *also]
+        self.names = [*(shared(device) for device in range(self.devices)), *also]
+        self.truth.prepare()
         self.supervisor.start(wait_ready=self.names)
+        self.truth.begin(self.names)
         return self
 
     def kill_supervisor(self):
@@ -96,6 +134,7 @@ class Stage:
     def drained(self, name=None):
         """Asked for again of each supervisor: who is killed forgets it."""
         name = name or shared()
+        self.touch(name)
         wait_until(
             lambda: self.state(name) == "stopped" or self.ask_for(name, "drain"), "drained", PATIENCE
         )
@@ -117,6 +156,12 @@ class Stage:
         time.sleep(0.1)
         return False
 
+    def kill_supervisor_at(self, kind, count=1, name=None):
+        """As soon as this event is seen; and the next one is started."""
+        self.event(kind, count, name)
+        self.kill_supervisor()
+        self.start_supervisor()
+
     def event(self, kind, count=1, name=None):
         return self.supervisor.events.wait(kind, 0, name or shared(), count, PATIENCE)
 
@@ -128,14 +173,14 @@ class Stage:
 
     # -- programs --
 
-    def begin(self, name=None, prefix=()):
-        """A program that has been started; answer() waits for what it says."""
+    def begin(self, name=None, prefix=(), arguments=(), **options):
+        """A program that has been started; answer() waits for what it says. `arguments`: more of
+        them, which make it another workload."""
         environment = self.supervisor.backend.environment(
             self.supervisor.open_pipe(name or shared())
         )
-        probe = Lines([*prefix, OPTIONS.build / "bin/mps-probe", "--commands"], environment)
-        probe.is_in = False
-        probe.instance = name or shared()
+        program = [*prefix, OPTIONS.build / "bin/mps-probe", "--commands", *arguments]
+        probe = Actor(self, name or shared(), program, environment, **options)
         self.supervisor.helpers.append(probe.process)
         self.programs.append(probe)
         return probe
@@ -150,12 +195,12 @@ class Stage:
             probe.leave()
         return said["cuInit"]
 
-    def client(self, name=None, prefix=()):
+    def client(self, name=None, prefix=(), arguments=()):
         """A program that is in. One that came to the server in the moment in which its fault was
         not yet noticed gets an error, and comes again as a user's would."""
 
         def let_in():
-            probe = self.begin(name, prefix)
+            probe = self.begin(name, prefix, arguments)
             return self.answer(probe) == 0 and probe
 
         return wait_until(let_in, "a client is let in", PATIENCE)
@@ -184,7 +229,16 @@ class Stage:
 
     # -- MPS's own processes --
 
+    def touch(self, name=None):
+        """Something is done to it: it may have incidents."""
+        self.truth.touched.add(name or shared())
+
+    def told_to_fault(self, pid, name):
+        self.truth.told.add(pid)
+        self.touch(name)
+
     def daemon(self, name=None):
+        self.touch(name)
         pipe = self.supervisor.pipe(name or shared())
         return wait_until(lambda: harness.control_daemons(pipe), "a daemon", PATIENCE)[0]
 
@@ -197,10 +251,14 @@ class Stage:
         ]
 
     def server(self, name=None):
+        self.touch(name)
         return wait_until(lambda: self.servers(name), "a server", PATIENCE)[-1]
 
     def order(self, line, name=None, server=None):
         """None where the server has died, of it or before."""
+        word, *rest = line.split()
+        if word == "fault":
+            self.told_to_fault(int(rest[0]), name or shared())
         try:
             return order(server or self.server(name), line)
         except ConnectionRefusedError:
@@ -209,11 +267,13 @@ class Stage:
     # -- what is true at the end --
 
     def check(self, names=None):
-        """It serves, the ledger is right, nobody was inside without an admission, nothing is left."""
+        """It serves, the ledger is right, nobody was inside without an admission, what is said of it
+        is true (fault_truth.py), nothing is left."""
         for name in names or self.names:
             self.check_serves(name)
         self.check_ledger()
         self.check_admitted()
+        self.truth.check(self.kept_out)
         self.check_nothing_left()
 
     def check_serves(self, name):

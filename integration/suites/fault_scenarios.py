@@ -14,7 +14,10 @@ import unittest
 
 import harness
 import fault_acts_clients  # noqa: F401: each puts its scenarios into the table
+import fault_acts_quarantine  # noqa: F401
 import fault_acts_servers  # noqa: F401
+import fault_acts_starts  # noqa: F401
+import fault_acts_steps  # noqa: F401
 import fault_acts_verbs  # noqa: F401
 from fault_kit import Killer, Stage
 from fault_table import SCENARIOS, needs_groups
@@ -68,6 +71,7 @@ def play(scenario, killed):
         devices=scenario.devices,
         seed=seed_of(scenario.name),
         identities=known,
+        nvml=scenario.nvml,
         **scenario.settings,
     )
     stage.inside_of = {team: Cgroups.inside(path) for team, path in (containers or {}).items()}

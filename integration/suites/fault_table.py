@@ -44,6 +44,7 @@ class Scenario:
     killable: bool = True  # it makes sense with a supervisor that is killed
     killed_in_ci: bool = False
     also: tuple = ()  # instances that are there besides the devices' shared ones
+    nvml: bool = False  # the driver's word is there, too
     settings: dict = dataclasses.field(default_factory=dict)
 
 
@@ -56,6 +57,13 @@ def scenario(policies=None, settings=None, **others):
         return act
 
     return put
+
+
+def quarantine(after, **more):
+    """Policies that keep out who faults that often."""
+    return for_everybody(
+        onFault={"quarantine": {"after": after, "within": "10m", "for": "15m", **more}}
+    )
 
 
 def needs_groups(one):

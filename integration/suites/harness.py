@@ -178,6 +178,10 @@ class Events(threading.Thread):
         """Somebody who holds the channel: on a busy machine it is seen at once, named a little later."""
         return self.wait(kind, after, where=lambda e: e["data"].get("holder") == str(pid))
 
+    def about(self, instance, kinds):
+        with self.changed:
+            return [e for e in self.seen if e["instance"] == instance and e["kind"] in kinds]
+
     def of(self, kind):
         with self.changed:
             return [e for e in self.seen if e["kind"] == kind]
