@@ -311,6 +311,7 @@ class Machine {
   void begin_fault_recovery();
   void fault_passed();
   void finish_fault();
+  void end_fault();
   void fault_rung_due();
   void end_faulted_server();
   void on_log(const control::Unknown&) { ++unknown_lines_; }

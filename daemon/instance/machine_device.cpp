@@ -74,6 +74,7 @@ void Machine::serve_again() {
   enter(in_fault() ? State::faulted : State::ready);
   act(OpenDoor{});
   emit("undrained", "newcomers are let in again");
+  if (fault_rung_ == FaultRung::passed) end_fault();  // while it was drained
 }
 
 std::optional<VerbRefused> Machine::refuses_for_device(const Input& verb) const {

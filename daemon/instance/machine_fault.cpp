@@ -73,8 +73,13 @@ void Machine::fault_passed() {
 void Machine::finish_fault() {
   const bool still = server_ && server_->status == ServerStatus::fault;
   if (state_ != State::faulted || still || !limits_confirmed_) return;
-  fault_rung_ = FaultRung::none;
   enter(State::ready);
+  end_fault();
+}
+
+// It serves.
+void Machine::end_fault() {
+  fault_rung_ = FaultRung::none;
   last_error_.clear();
   emit("fault_over", "the server takes newcomers again");
 }

@@ -153,6 +153,25 @@ TEST_CASE_FIXTURE(Faulted, "while draining the clients are ended, too") {
   CHECK(due(Timer::fault_rung).front().starts_with("emit fault_restart"));
 }
 
+TEST_CASE_FIXTURE(Faulted, "undrained while the server still refuses newcomers") {
+  ended(0, 1);
+  give(DrainWanted{});
+  CHECK(give(UndrainWanted{}) == Lines{"open-door", "emit undrained: newcomers are let in again"});
+  CHECK(machine.state() == State::faulted);  // they wait
+  give(ClientEnded{900});
+  CHECK(recovers().back() == k_over);
+  CHECK(machine.state() == State::ready);
+}
+
+TEST_CASE_FIXTURE(Faulted, "undrained when the server has recovered meanwhile") {
+  ended(0, 1);
+  give(DrainWanted{});
+  server_line("Creating server context on device 0");
+  CHECK(give(UndrainWanted{}) ==
+        Lines{"open-door", "emit undrained: newcomers are let in again", k_over});
+  CHECK(machine.state() == State::ready);
+}
+
 TEST_CASE("a fault, and its end, of which only the server's status tells") {
   Kit kit;
   kit.give(StartWanted{});
