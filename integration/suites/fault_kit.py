@@ -342,6 +342,10 @@ class Stage:
             text = (self.supervisor.root / "supervisor.log").read_text(errors="replace")
             print("\n".join(text.splitlines()[-40:]), file=sys.stderr)
         self.supervisor.close()
+        for probe in self.programs:
+            for pipe in (probe.process.stdin, probe.process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 class Killer(threading.Thread):

@@ -52,7 +52,7 @@ class Lines:
         """The next line."""
         end = time.monotonic() + deadline
         while b"\n" not in self.unread:
-            ready, _, _ = select.select([self.process.stdout], [], [], end - time.monotonic())
+            ready = self.readable(max(0.0, end - time.monotonic()))
             fresh = os.read(self.process.stdout.fileno(), 65536) if ready else b""
             if not fresh:
                 raise AssertionError(f"{self.process.args}: no line, status {self.process.poll()}")
@@ -62,7 +62,13 @@ class Lines:
 
     def is_silent(self):
         """Nothing said that was not read."""
-        return not self.unread and not select.select([self.process.stdout], [], [], 0)[0]
+        return not self.unread and not self.readable(0)
+
+    def readable(self, seconds):
+        """However many files are open: select() knows no more than 1024."""
+        poll = select.poll()
+        poll.register(self.process.stdout, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def tell(self, line):
         self.process.stdin.write(line.encode() + b"\n")
