@@ -61,6 +61,8 @@ Result<std::shared_ptr<FrontEnd>> FrontEnd::start(const asio::any_io_executor& e
   spec.program = std::move(place.program);
   spec.environment = std::move(place.environment);
   spec.mount_space = std::move(place.space);
+  // One that hangs would have the one command session, and the next supervisor none.
+  spec.ends_with_us = true;
   spec.stdin_fd = spec.stdout_fd = spec.stderr_fd = ends->second.get();
   auto child = process::Child::spawn(executor, spec);
   if (!child) return child.error();

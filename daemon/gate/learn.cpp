@@ -161,6 +161,7 @@ asio::awaitable<Result<void>> Lesson::start_daemon() {
   spec.environment = with_pipe(settings_.environment, daemon_dir_);
   spec.stdout_fd = output.get();
   spec.stderr_fd = output.get();
+  spec.ends_with_us = true;
   auto child = process::Child::spawn(co_await asio::this_coro::executor, spec);
   if (!child) co_return child.error();
   daemon_ = std::make_unique<Helper>(std::move(*child));
@@ -212,6 +213,7 @@ asio::awaitable<Result<Lesson::Said>> Lesson::hear_client(const std::string& gre
   process::SpawnSpec spec;
   spec.program = settings_.client_program;
   spec.environment = with_pipe(settings_.environment, client_dir_);
+  spec.ends_with_us = true;
   auto child = process::Child::spawn(executor, spec);
   if (!child) co_return child.error();
   const auto pid = child->pid();
@@ -359,6 +361,7 @@ asio::awaitable<Result<std::optional<std::string>>> driver_identity(LearnSetting
   spec.arguments = {"--where"};
   spec.environment = with_pipe(settings.environment, "/nonexistent");
   spec.stdout_fd = input.get();
+  spec.ends_with_us = true;
   auto child = process::Child::spawn(executor, spec);
   if (!child) co_return child.error();
   Helper helper(std::move(*child));

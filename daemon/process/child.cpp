@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "base/unique_fd.h"
+#include "process/lifeline.h"
 #include "process/mount_space.h"
 #include "process/proc.h"
 #include "process/reaper.h"
@@ -184,6 +185,7 @@ struct Child::State {
   std::uint64_t start_time;
   std::optional<ExitStatus> status;
   OwnedPid owned;
+  std::optional<Lifeline> line;
 };
 
 Result<std::shared_ptr<Child::State>> Child::State::make(const asio::any_io_executor& executor,
@@ -242,6 +244,16 @@ Child& Child::operator=(Child&&) noexcept = default;
 Child::~Child() = default;
 
 Result<Child> Child::spawn(const asio::any_io_executor& executor, const SpawnSpec& spec) {
+  if (!spec.ends_with_us) return spawn(executor, spec, {});
+  auto line = Lifeline::make();
+  if (!line) return line.error();
+  SpawnSpec with_line = spec;
+  with_line.more_fds.push_back(line->childs_end());
+  return spawn(executor, with_line, std::move(*line));
+}
+
+Result<Child> Child::spawn(const asio::any_io_executor& executor, const SpawnSpec& spec,
+                           std::optional<Lifeline> line) {
   const auto pid = start_in_place(spec);
   if (!pid) return pid.error();
   // It is our child, and nobody else can have its pid until we have reaped it. Only where SIGCHLD
@@ -258,11 +270,17 @@ Result<Child> Child::spawn(const asio::any_io_executor& executor, const SpawnSpe
     discard(*pid, pidfd);
     return Error{"watch process " + std::to_string(*pid) + ": /proc does not show it"};
   }
+  const auto held = line ? line->hold(*pid) : Result<void>();
+  if (!held) {
+    discard(*pid, pidfd);
+    return held.error();
+  }
   auto state = State::make(executor, pidfd, *pid, status->start_time);
   if (!state) {
     discard(*pid, pidfd);
     return state.error();
   }
+  (*state)->line = std::move(line);
   return Child(std::move(*state));
 }
 

@@ -4,9 +4,10 @@
 // exec and runs our atexit handlers in the child (measured; see docs/architecture.md).
 //
 // Threading: everything on the executor it was made with. Destroying a Child neither signals nor
-// waits: the process goes on (that is how the supervisor's own end leaves the daemons running). An
-// own child that ends after that is reaped by whoever becomes its parent. A wait() that is under
-// way when its Child is destroyed or moved goes on to its end.
+// waits: the process goes on (that is how the supervisor's own end leaves the daemons running),
+// unless it was started to end with us. An own child that ends after that is reaped by whoever
+// becomes its parent. A wait() that is under way when its Child is destroyed or moved goes on to
+// its end.
 #pragma once
 
 #include <sys/types.h>
@@ -24,6 +25,7 @@
 
 namespace mps::process {
 
+class Lifeline;
 class MountSpace;
 
 struct SpawnSpec {
@@ -35,6 +37,9 @@ struct SpawnSpec {
   int stderr_fd = -1;
   std::vector<int> more_fds{};  // the child's 3, 4, …
   bool new_session = true;      // setsid: it lives on when its parent dies or its terminal closes
+  // It is killed when we end, however that is, and when its Child is gone: for helpers that may not
+  // go on alone (lifeline.h). It has one descriptor more, behind the others.
+  bool ends_with_us = false;
   // Where it runs; none: where we do. In another one its working directory is the root.
   std::shared_ptr<const MountSpace> mount_space{};
 };
@@ -83,6 +88,8 @@ class Child {
  private:
   struct State;
   explicit Child(std::shared_ptr<State> state);
+  static Result<Child> spawn(const boost::asio::any_io_executor& executor, const SpawnSpec& spec,
+                             std::optional<Lifeline> line);
   std::shared_ptr<State> state_;  // shared with the frame of wait()
 };
 

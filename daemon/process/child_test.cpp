@@ -14,7 +14,9 @@
 #include <boost/system/system_error.hpp>
 #include <cerrno>
 #include <csignal>
+#include <optional>
 #include <string>
+#include <thread>
 
 #include "base/text.h"
 #include "process/proc.h"
@@ -170,6 +172,55 @@ TEST_CASE("a child inherits descriptors 0 to 2 and no others") {
   const auto listed = output_of(io, shell("ls /proc/$$/fd"));
   CHECK(split_whitespace(listed) == std::vector<std::string_view>{"0", "1", "2"});
   CHECK(output_of(io, shell("readlink /proc/$$/fd/0 /proc/$$/fd/2")) == "/dev/null\n/dev/null\n");
+}
+
+TEST_CASE("a child that ends with us is killed when nobody has its Child any more") {
+  asio::io_context io;
+  auto spec = sleeper();
+  spec.ends_with_us = true;
+  std::optional<Child> owner = Child::spawn(io.get_executor(), spec).value();
+  auto watcher = Child::adopt(io.get_executor(), owner->pid(), owner->start_time());
+  REQUIRE(watcher);
+  owner.reset();
+  CHECK(finish(io, watcher->wait()).describe() == "was killed by signal 9 (SIGKILL)");
+}
+
+TEST_CASE("a child that ends with us is killed when we are, whichever thread started it") {
+  asio::io_context io;
+  const TempFolder folder;
+  const auto said = folder / "pid";
+  const pid_t parent = ::fork();
+  if (parent == 0) {
+    asio::io_context own;
+    auto spec = shell("trap '' HUP TERM; echo $$ >" + said.string() + ".new && mv " +
+                      said.string() + ".new " + said.string() + "; kill -STOP $$");
+    spec.ends_with_us = true;
+    std::optional<Result<Child>> child;
+    std::thread([&] { child = Child::spawn(own.get_executor(), spec); }).join();
+    for (;;) ::pause();
+  }
+  const auto ended = [&said] {
+    const auto pid = parse_number<pid_t>(trim(read_text(said)));
+    const auto stat = pid ? Proc().stat(*pid) : std::nullopt;
+    return pid && (!stat || stat->state == 'Z' || stat->state == 'X');
+  };
+  const bool stopped = run_until(io, [&] {
+    const auto pid = parse_number<pid_t>(trim(read_text(said)));
+    const auto stat = pid ? Proc().stat(*pid) : std::nullopt;
+    return stat && stat->state == 'T';
+  });
+  ::kill(parent, SIGKILL);
+  int status = 0;
+  CHECK(::waitpid(parent, &status, 0) == parent);
+  REQUIRE(stopped);
+  CHECK(run_until(io, ended));
+}
+
+TEST_CASE("a child that ends with us has one descriptor more") {
+  asio::io_context io;
+  auto spec = shell("ls /proc/$$/fd");
+  spec.ends_with_us = true;
+  CHECK(split_whitespace(output_of(io, spec)) == std::vector<std::string_view>{"0", "1", "2", "3"});
 }
 
 TEST_CASE("the given descriptors may be 0 to 2 themselves, and crossed") {

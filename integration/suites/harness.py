@@ -21,7 +21,13 @@ import time
 import unittest
 
 from backends import SOURCE, Backend  # noqa: F401: for the suites
-from proc_table import control_daemons, processes, socket_inodes  # noqa: F401
+from proc_table import (  # noqa: F401
+    control_daemons,
+    front_ends,
+    is_running,
+    processes,
+    socket_inodes,
+)
 
 SKIPPED = 125
 DEADLINE = 60.0  # seconds; far beyond anything seen, so that a busy machine fails nothing

@@ -45,3 +45,24 @@ def socket_inodes(pid):
     except OSError:
         pass  # it ended, or closed one meanwhile
     return inodes
+
+
+def front_ends(supervisor):
+    """Pids of the command front-ends that this process has."""
+    found = []
+    for pid, name, state, parent in processes():
+        if parent != supervisor or not name.startswith("nvidia-cuda-mps") or state in "ZX":
+            continue
+        try:
+            if b"-f" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def is_running(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -78,6 +78,24 @@ class Recovery(Suite):
         self.assertNotEqual(supervisor.instance()["control"]["pid"], old)
         self.check_serving(supervisor, "gpu0.shared")
 
+    def test_a_front_end_that_hangs_ends_with_its_supervisor(self):
+        patient = {"probe": {"interval": "100ms", "timeout": "60s", "failures": 3}}
+        supervisor = self.supervisor(settings=patient).start()
+        daemon = supervisor.instance()["control"]["pid"]
+        os.kill(daemon, signal.SIGSTOP)
+        (hanging,) = wait_until(
+            lambda: harness.front_ends(supervisor.process.pid), "a front-end hangs"
+        )
+        mark = supervisor.events.last_id()
+        supervisor.kill9()
+        wait_until(lambda: not harness.is_running(hanging), "it has ended, too")
+        os.kill(daemon, signal.SIGCONT)
+        supervisor.start()
+        self.check_serving(supervisor, "gpu0.shared")
+        self.assertEqual(supervisor.instance()["control"]["pid"], daemon)
+        seen = [e["kind"] for e in supervisor.events.seen if e["id"] > mark]
+        self.assertEqual([kind for kind in seen if kind.startswith("channel_")], [])
+
     def test_a_held_session_is_busy_and_named(self):
         supervisor = self.supervisor(settings=FAST_PROBE).start()
         pid = supervisor.instance()["control"]["pid"]
