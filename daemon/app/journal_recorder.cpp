@@ -41,8 +41,10 @@ instance::Client client_of(const api::Event& event, pid_t pid) {
 void remember_fault(const api::Event& event, instance::Remembered& remembered) {
   if (event.kind == "fault") {
     remembered.faulted_server = parse_number<pid_t>(field(event, "server"));
-  } else if (event.kind == "fault_over" || event.kind == "server_exited" ||
-             event.kind == "server_ready" || event.kind == "control_started") {
+  } else if (event.kind == "fault_over" || event.kind == "fault_recovered" ||
+             event.kind == "server_exited" || event.kind == "server_ready" ||
+             event.kind == "control_started" ||
+             (event.kind == "ready" && field(event, "faulted") == "false")) {
     remembered.faulted_server.reset();
   }
 }

@@ -47,6 +47,26 @@ TEST_CASE("a failing server is recalled until one was ready") {
   CHECK_FALSE(recall({failed}, "gpu1.shared").start_failure);
 }
 
+TEST_CASE("a server's fault is recalled until it is over") {
+  const auto told = [](const std::string& kind, const char* field, const char* value) {
+    api::Event made;
+    made.kind = kind;
+    made.instance = "gpu0.shared";
+    made.data = {{field, value}};
+    return made;
+  };
+  const auto fault = told("fault", "server", "500");
+  CHECK(recall({fault}, "gpu0.shared").faulted_server == 500);
+  for (const std::string kind :
+       {"fault_over", "fault_recovered", "server_exited", "server_ready", "control_started"}) {
+    CAPTURE(kind);
+    CHECK_FALSE(recall({fault, told(kind, "pid", "500")}, "gpu0.shared").faulted_server);
+  }
+  // The next supervisor found it so, or found that it was over.
+  CHECK(recall({fault, told("ready", "faulted", "true")}, "gpu0.shared").faulted_server == 500);
+  CHECK_FALSE(recall({fault, told("ready", "faulted", "false")}, "gpu0.shared").faulted_server);
+}
+
 TEST_CASE("an event and where its log was read to are one record") {
   std::string folder = "/tmp/mps-recorder-XXXXXX";
   REQUIRE(::mkdtemp(folder.data()) != nullptr);

@@ -140,7 +140,9 @@ void Machine::handle(const DaemonEnded& ended) {
   const std::string how = "the control daemon " + ended.how;
   const bool was_ready = was_ready_;
   // Asked for: its clients were to be ended, and a server that the daemon could not take along is.
-  release_server(ending == Ending::stop || ending == Ending::restart);
+  // One that had not ended from `shutdown_server -f` before that is not asked again.
+  const bool end_it = ending == Ending::stop || ending == Ending::restart;
+  release_server(end_it, fault_rung_ == FaultRung::shutdown ? SIGKILL : SIGTERM);
   daemon_is_down();
   if (ending == Ending::stop || state == State::draining || state == State::stopped) {
     enter(State::stopped);
@@ -188,14 +190,14 @@ void Machine::daemon_is_down() {
 // The server outlives a control daemon that was killed. While somebody may be on it, it is left
 // alone (its clients still work); idle, it would only hold memory and, in exclusive compute mode,
 // keep the next server out.
-void Machine::release_server(bool end_it) {
+void Machine::release_server(bool end_it, int by) {
   if (!server_ || server_->status == ServerStatus::start_failed) return;
   const auto pid = std::exchange(server_->pid, 0);
   const bool gone = server_->status == ServerStatus::exited;
   server_.reset();
   if (pid == 0 || gone) return;
   if (end_it || (clients_known_ && clients_.empty())) {
-    act(SignalServer{pid, SIGTERM});
+    act(SignalServer{pid, end_it ? by : SIGTERM});
     return;
   }
   auto& its_clients = orphans_[pid];

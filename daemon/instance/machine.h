@@ -233,6 +233,7 @@ class Machine {
 
   [[nodiscard]] State state() const { return state_; }
   [[nodiscard]] const std::optional<Server>& server() const { return server_; }
+  [[nodiscard]] bool in_fault() const { return server_ && server_->status == ServerStatus::fault; }
   [[nodiscard]] const ChannelView& channel() const { return channel_; }
   [[nodiscard]] const std::map<pid_t, Client>& clients() const { return clients_; }
   [[nodiscard]] pid_t daemon() const { return daemon_; }
@@ -304,14 +305,18 @@ class Machine {
   void on_log(const control::ServerStartFailed& failed);
   void on_log(const control::ServerExited& exited);
   void on_log(const control::FatalFault& fault);
-  void on_log(const control::ContextCreated&);
+  void on_log(const control::ContextCreated&) {}  // on_context()
+  void on_context(pid_t server);
   void on_log(const control::AlreadyRunning&);
   [[nodiscard]] bool is_spared();  // asked once for each start_deadline that has passed
-  [[nodiscard]] bool in_fault() const { return server_ && server_->status == ServerStatus::fault; }
+  // Whether that is another server than the one we have now.
+  [[nodiscard]] bool is_others(pid_t server) const;
+  void fault_begins(pid_t server);
+  [[nodiscard]] bool anybody_connected() const;
   void begin_fault_recovery();
+  void server_recovered();
   void fault_passed();
   void finish_fault();
-  void end_fault();
   void fault_rung_due();
   void end_faulted_server();
   void on_log(const control::Unknown&) { ++unknown_lines_; }
@@ -340,7 +345,7 @@ class Machine {
   void end_daemon(Ending why, bool politely);
   void next_rung();
   void daemon_is_down();
-  void release_server(bool end_it);
+  void release_server(bool end_it, int by);
   void end_idle_orphans();
   void see_clients(const control::Answer& answer);
   void drop_client(pid_t pid);
@@ -411,10 +416,11 @@ class Machine {
   bool begun_ = false;    // it was told to start, or has found a daemon
   bool resumes_ = false;  // when its device is back
   FaultRung fault_rung_ = FaultRung::none;
-  bool fault_waits_ = false;    // for clients that may take their time
-  bool status_is_old_ = false;  // the batch that is under way may have asked before the fault
-  std::string start_trouble_;   // why the limits could not be set yet
-  std::string lock_trouble_;    // the daemon's own reason for ending at once
+  bool fault_waits_ = false;  // for clients that may take their time
+  // The batch that is under way may have asked before a fault, or before it was over.
+  bool answers_are_old_ = false;
+  std::string start_trouble_;  // why the limits could not be set yet
+  std::string lock_trouble_;   // the daemon's own reason for ending at once
   std::optional<Server> server_;
   std::string server_cause_;  // what the starting server said last
   // Servers of daemons that are gone, with the clients that still work on them.

@@ -101,7 +101,7 @@ std::vector<control::Command> Machine::compose(bool with_sets) {
 void Machine::configure() {
   if (batch_running_) return;
   batch_running_ = true;
-  status_is_old_ = false;
+  answers_are_old_ = false;
   act(CancelTimer{Timer::configure_again});
   act(RunBatch{RunBatch::Purpose::configure, compose(true), settings_.probe_timeout});
 }
@@ -244,6 +244,7 @@ void Machine::probe_in(Milliseconds delay) {
 }
 
 void Machine::probe_soon() {
+  if (state_ == State::faulted) return;  // looked at all the time, and at once when it is over
   if (!serving() || ending_ != Ending::none || std::exchange(probe_soon_, true)) return;
   probe_in(std::min(settings_.probe_interval, k_soon));
 }
@@ -252,7 +253,7 @@ void Machine::run_probe() {
   if (batch_running_) return;
   probe_soon_ = false;
   batch_running_ = true;
-  status_is_old_ = false;
+  answers_are_old_ = false;
   act(CancelTimer{Timer::next_probe});
   act(RunBatch{RunBatch::Purpose::probe, compose(false), settings_.probe_timeout});
 }
@@ -328,15 +329,14 @@ void Machine::see_clients(const control::Answer& answer) {
 void Machine::see_server_status(const control::Answer& answer) {
   const auto* reply = std::get_if<control::Reply>(&answer);
   if (reply == nullptr || reply->lines.empty() || !server_ || server_->pid != plan_.server) return;
+  if (answers_are_old_) return;  // the log is ahead of it
   const auto status = trim(reply->lines.front());
   if (status == "FAULT") {
-    server_->status = ServerStatus::fault;
-    if (state_ == State::ready) enter(State::faulted);
-    if (serving()) begin_fault_recovery();  // what the log should have told
+    const bool news = std::exchange(server_->status, ServerStatus::fault) != ServerStatus::fault;
+    if (news) fault_begins(server_->pid);  // what the log should have told
   } else if (status == "ACTIVE" || status == "READY") {
-    const bool was_fault =
-        std::exchange(server_->status, ServerStatus::active) == ServerStatus::fault;
-    if (was_fault && fault_rung_ != FaultRung::none) fault_passed();
+    if (in_fault()) return server_recovered();
+    server_->status = ServerStatus::active;
   }
 }
 

@@ -71,10 +71,15 @@ void Machine::handle(const DeviceBack&) {
 // It was only drained.
 void Machine::serve_again() {
   if (!limits_confirmed_) return serve_once_configured();
-  enter(in_fault() ? State::faulted : State::ready);
+  // Drained in a fault, or the fault came then: newcomers wait for its end, as ever.
+  const bool recovering = fault_rung_ != FaultRung::none;
+  enter(in_fault() || recovering ? State::faulted : State::ready);
   act(OpenDoor{});
-  emit("undrained", "newcomers are let in again");
-  if (fault_rung_ == FaultRung::passed) end_fault();  // while it was drained
+  emit("undrained", state_ == State::ready
+                        ? "newcomers are let in again"
+                        : "newcomers are let in again once its server has recovered from a fault");
+  if (in_fault()) begin_fault_recovery();
+  if (!in_fault() && recovering) probe_in(Milliseconds{0});
 }
 
 std::optional<VerbRefused> Machine::refuses_for_device(const Input& verb) const {

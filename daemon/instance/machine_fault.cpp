@@ -18,12 +18,23 @@ namespace {
 constexpr Milliseconds k_look_again{1000};  // 550 can be asked; the log mostly says it sooner
 }  // namespace
 
+// Of a server that is not ours any more (one that its successor has replaced, one whose daemon is
+// gone and that writes into the same log) it says nothing about ours.
 void Machine::on_log(const control::FatalFault& fault) {
+  if (is_others(fault.server)) return;
   if (server_) server_->status = ServerStatus::fault;
-  status_is_old_ = batch_running_;
+  fault_begins(fault.server);
+}
+
+bool Machine::is_others(pid_t server) const {
+  return server != 0 && server_ && server_->pid != 0 && server_->pid != server;
+}
+
+void Machine::fault_begins(pid_t server) {
+  answers_are_old_ = batch_running_;
   if (state_ == State::ready) enter(State::faulted);
   last_error_ = "a client's fault: the server refuses newcomers until its clients have gone";
-  emit("fault", last_error_, {{"server", std::to_string(fault.server)}});
+  emit("fault", last_error_, {{"server", std::to_string(server)}});
   if (serving()) begin_fault_recovery();
 }
 
@@ -55,9 +66,16 @@ void Machine::handle(const FaultedClientsEnded& done) {
 }
 
 // Its contexts are there again, or it is gone and the next one will have new ones.
-void Machine::on_log(const control::ContextCreated&) {
-  if (!server_ || server_->status != ServerStatus::fault) return;
+void Machine::on_context(pid_t server) {
+  if (in_fault() && !is_others(server)) server_recovered();
+}
+
+// Of one that drains no word is said later; a next supervisor is to know that it is over.
+void Machine::server_recovered() {
   server_->status = ServerStatus::active;
+  if (state_ == State::draining) {
+    emit("fault_recovered", "the server has recovered from a fault; no newcomers are let in");
+  }
   fault_passed();
 }
 
@@ -65,21 +83,17 @@ void Machine::fault_passed() {
   if (state_ == State::starting) return;  // what it waits for is an answer
   if (state_ != State::faulted && fault_rung_ == FaultRung::none) return;
   fault_rung_ = FaultRung::passed;
+  answers_are_old_ = batch_running_;
   act(CancelTimer{Timer::fault_rung});
   if (state_ == State::faulted && ending_ == Ending::none) probe_in(Milliseconds{0});
 }
 
-// The limits were read back.
+// The limits were read back. What was asked before the server had recovered does not count.
 void Machine::finish_fault() {
-  const bool still = server_ && server_->status == ServerStatus::fault;
-  if (state_ != State::faulted || still || !limits_confirmed_) return;
-  enter(State::ready);
-  end_fault();
-}
-
-// It serves.
-void Machine::end_fault() {
+  if (state_ != State::faulted || in_fault() || !limits_confirmed_) return;
+  if (answers_are_old_) return probe_in(Milliseconds{0});
   fault_rung_ = FaultRung::none;
+  enter(State::ready);
   last_error_.clear();
   emit("fault_over", "the server takes newcomers again");
 }

@@ -153,53 +153,198 @@ TEST_CASE_FIXTURE(Faulted, "while draining the clients are ended, too") {
   CHECK(due(Timer::fault_rung).front().starts_with("emit fault_restart"));
 }
 
-TEST_CASE_FIXTURE(Faulted, "undrained while the server still refuses newcomers") {
-  ended(0, 1);
-  give(DrainWanted{});
-  CHECK(give(UndrainWanted{}) == Lines{"open-door", "emit undrained: newcomers are let in again"});
-  CHECK(machine.state() == State::faulted);  // they wait
-  give(ClientEnded{900});
-  CHECK(recovers().back() == k_over);
-  CHECK(machine.state() == State::ready);
-}
+namespace {
 
-TEST_CASE_FIXTURE(Faulted, "undrained when the server has recovered meanwhile") {
-  ended(0, 1);
-  give(DrainWanted{});
-  server_line("Creating server context on device 0");
-  CHECK(give(UndrainWanted{}) ==
-        Lines{"open-door", "emit undrained: newcomers are let in again", k_over});
-  CHECK(machine.state() == State::ready);
-}
+// Of a daemon that knows get_server_status, with client 900 on server 500.
+struct Telling : Kit {
+  Telling() {
+    give(StartWanted{});
+    give(DaemonSpawned{100});
+    line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
+    auto known = configured();
+    std::get<control::Answered>(known.outcome).answers[7] = control::Refusal{"Server 1 not found"};
+    give(known);
+    REQUIRE(machine.capabilities()->server_status);
+    later(std::chrono::seconds{10});
+    line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list");
+    line("Starting new server 500 for user 1000");
+    line("NEW SERVER 500: Ready");
+  }
+  ProbeDone answers(const std::string& status) {
+    auto answered = probed(limits(), {"500"}, Lines{"900"});
+    std::get<control::Answered>(answered.outcome).answers.push_back(reply({status}));
+    return answered;
+  }
+  Lines says(const std::string& status) {
+    due(Timer::next_probe);
+    return give(answers(status));
+  }
+};
 
-TEST_CASE("a fault, and its end, of which only the server's status tells") {
-  Kit kit;
-  kit.give(StartWanted{});
-  kit.give(DaemonSpawned{100});
-  kit.line("Starting control daemon using socket /run/mps/gpu0.shared/pipe/control");
-  auto known = kit.configured();
-  // It knows get_server_status.
-  std::get<control::Answered>(known.outcome).answers[7] = control::Refusal{"Server 1 not found"};
-  kit.give(known);
-  REQUIRE(kit.machine.capabilities()->server_status);
-  kit.later(std::chrono::seconds{10});
-  kit.line("NEW CLIENT 900 from user 1000: Server is not ready, push client to pending list");
-  kit.line("Starting new server 500 for user 1000");
-  kit.line("NEW SERVER 500: Ready");
-  const auto says = [&](const std::string& status) {
-    kit.due(Timer::next_probe);
-    auto answers = kit.probed(Kit::limits(), {"500"}, Lines{"900"});
-    auto& list = std::get<control::Answered>(answers.outcome).answers;
-    list.push_back(Kit::reply({status}));
-    return kit.give(answers);
-  };
+}  // namespace
+
+TEST_CASE_FIXTURE(Telling, "a fault, and its end, of which only the server's status tells") {
   const auto lines = says("FAULT");
-  CHECK(kit.machine.state() == State::faulted);
+  CHECK(machine.state() == State::faulted);
+  CHECK(std::count(lines.begin(), lines.end(), k_fault) == 1);
   CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
-  says("FAULT");
-  CHECK(kit.machine.state() == State::faulted);
+  const auto again = says("FAULT");
+  CHECK(std::count(again.begin(), again.end(), k_fault) == 0);
+  CHECK(machine.state() == State::faulted);
   says("ACTIVE");
-  CHECK(kit.machine.state() == State::ready);
+  CHECK(machine.state() == State::ready);
+}
+
+TEST_CASE_FIXTURE(Telling, "a status that was asked for before the fault says nothing of it") {
+  says("ACTIVE");
+  due(Timer::next_probe);
+  server_line("Server is handling a fatal GPU error.");
+  const auto lines = give(answers("ACTIVE"));
+  CHECK(machine.state() == State::faulted);
+  CHECK(machine.in_fault());
+  CHECK(std::count(lines.begin(), lines.end(), k_over) == 0);
+}
+
+TEST_CASE_FIXTURE(Telling, "what was asked before the server had recovered says nothing of it") {
+  says("ACTIVE");
+  server_line("Server is handling a fatal GPU error.");
+  give(FaultedClientsEnded{1, 0, {}});
+  due(Timer::next_probe);
+  server_line("Creating server context on device 0");
+  // Neither a fault of its own nor the limits that the server has now.
+  auto lines = give(answers("FAULT"));
+  CHECK(machine.state() == State::faulted);
+  CHECK_FALSE(machine.in_fault());
+  CHECK(std::count(lines.begin(), lines.end(), k_fault) == 0);
+  CHECK(lines.back() == "set next_probe 0s");
+  lines = says("ACTIVE");
+  CHECK(lines.back() == k_over);
+}
+
+TEST_CASE_FIXTURE(Telling, "the log says a fault and the server none") {
+  says("ACTIVE");
+  server_line("Server is handling a fatal GPU error.");
+  give(FaultedClientsEnded{1, 0, {}});
+  CHECK(says("ACTIVE").back() == k_over);
+  CHECK(machine.state() == State::ready);
+  CHECK(due(Timer::fault_rung).empty());
+}
+
+TEST_CASE_FIXTURE(Faulted, "what another server says of a fault is not of ours") {
+  SUBCASE("a fault") {
+    recovers();
+    REQUIRE(machine.state() == State::ready);
+    CHECK(written("Server is handling a fatal GPU error.", "Other  499").empty());
+    CHECK(machine.state() == State::ready);
+    CHECK(machine.server()->status == ServerStatus::active);
+  }
+  SUBCASE("its recovery") {
+    ended(1);
+    CHECK(written("Creating server context on device 0", "Other  499").empty());
+    CHECK(machine.in_fault());
+  }
+}
+
+TEST_CASE_FIXTURE(Faulted,
+                  "an old server that ends while the next one starts is not the next one") {
+  ended(1);
+  due(Timer::fault_rung);
+  CHECK(line("Starting new server 501 for user 1000") ==
+        Lines{"watch-server 501", "cancel fault_rung", "set next_probe 0s"});
+  written("Failed to start : its last words", "Other  500");
+  CHECK(line("Server 500 exited with status 1") ==
+        Lines{"emit server_exited: server 500 exited with status 1"});
+  CHECK(give(ServerEnded{500}).empty());
+  CHECK(machine.server()->pid == 501);
+  CHECK(machine.server()->status == ServerStatus::starting);
+  CHECK(line("Server 501 exited with status 1") ==
+        Lines{"emit server_start_failed: the server does not start: exited with status 1"});
+}
+
+TEST_CASE_FIXTURE(Faulted,
+                  "the next server is ready before anything was heard of the old one's end") {
+  ended(1);
+  due(Timer::fault_rung);
+  const auto lines = line("NEW SERVER 501: Ready");
+  CHECK(std::count(lines.begin(), lines.end(), "cancel fault_rung") == 1);
+  due(Timer::next_probe);
+  CHECK(give(probed(limits(), {"501"}, Lines{})).back() == k_over);
+  CHECK(due(Timer::fault_rung).empty());
+  CHECK(line("Server 500 exited with status 0") ==
+        Lines{"emit server_exited: server 500 exited with status 0"});
+  CHECK(machine.state() == State::ready);
+}
+
+TEST_CASE_FIXTURE(Faulted, "newcomers do not delay the look at a server that has recovered") {
+  ended(1);
+  server_line("Creating server context on device 0");
+  const auto lines = line("NEW CLIENT 901 from user 1000: Server already exists");
+  CHECK(std::none_of(lines.begin(), lines.end(),
+                     [](const auto& one) { return one.starts_with("set next_probe"); }));
+}
+
+TEST_CASE_FIXTURE(Faulted, "drained and undrained in the fault, newcomers wait for its end") {
+  ended(0, 1);
+  give(DrainWanted{});
+  due(Timer::next_probe);
+  give(probed(limits(), {"500"}, Lines{"900"}));
+  SUBCASE("which is still to come") {
+    CHECK(give(UndrainWanted{}) ==
+          Lines{"open-door",
+                "emit undrained: newcomers are let in again once its server has recovered from a "
+                "fault"});
+    CHECK(machine.state() == State::faulted);
+    CHECK(server_line("Creating server context on device 0") ==
+          Lines{"cancel fault_rung", "set next_probe 0s"});
+  }
+  SUBCASE("which came then") {
+    CHECK(server_line("Creating server context on device 0") ==
+          Lines{"emit fault_recovered: the server has recovered from a fault; no newcomers are let "
+                "in",
+                "cancel fault_rung"});
+    CHECK(machine.state() == State::draining);
+    CHECK(give(UndrainWanted{}).back() == "set next_probe 0s");
+    CHECK(machine.state() == State::faulted);
+  }
+  due(Timer::next_probe);
+  CHECK(give(probed(limits(), {"500"}, Lines{"900"})).back() == k_over);
+  CHECK(machine.state() == State::ready);
+}
+
+TEST_CASE_FIXTURE(Faulted, "who has only asked for a server keeps nobody waiting") {
+  ended(0, 1);
+  line("NEW CLIENT 901 from user 1000: Server already exists");
+  const auto lines = give(ClientEnded{900});
+  CHECK(std::count(lines.begin(), lines.end(), "set fault_rung 5s") == 1);
+}
+
+TEST_CASE_FIXTURE(Faulted, "a server that ends from nothing is killed when its daemon has gone") {
+  ended(1);
+  due(Timer::fault_rung);
+  due(Timer::fault_rung);
+  const auto lines = give(DaemonEnded{"exited with status 0"});
+  CHECK(std::count(lines.begin(), lines.end(), "signal-server 500 9") == 1);
+}
+
+TEST_CASE_FIXTURE(Faulted, "a restart by force in the fault asks its server to end") {
+  ended(1);
+  give(RestartWanted{true});
+  const auto lines = give(DaemonEnded{"exited with status 0"});
+  CHECK(std::count(lines.begin(), lines.end(), "signal-server 500 15") == 1);
+  CHECK(machine.state() == State::starting);
+  CHECK(due(Timer::fault_rung).empty());
+}
+
+TEST_CASE_FIXTURE(Faulted, "a server's end that is asked for and not answered is given its time") {
+  ended(1);
+  due(Timer::fault_rung);
+  // Whatever came of the command: the server is looked at, and then its daemon is ended.
+  CHECK(give(ServerShutDown{}) == Lines{"set next_probe 0s"});
+  due(Timer::next_probe);
+  give(ProbeDone{control::Unanswered{"no answer within 3s"}});
+  CHECK(machine.state() == State::faulted);
+  CHECK(server_line("Server is handling a fatal GPU error.") == Lines{k_fault});
+  CHECK(due(Timer::fault_rung).front().starts_with("emit fault_restart"));
 }
 
 TEST_CASE("a fault from before this supervisor is gone on with") {

@@ -1,6 +1,7 @@
 // What the daemon's log and the processes' ends say of servers and clients. The log is the
 // authority for their events while the control daemon lives (each line once, see
 // api/event_log.h); a process's end changes the state at once, without waiting for its line.
+#include <algorithm>
 #include <csignal>
 
 #include "base/text.h"
@@ -27,6 +28,7 @@ void Machine::handle(const LogLine& line) {
   if (status != nullptr && status->active && clients_.contains(status->pid)) {
     return on_client(line, status->pid, 0, true);
   }
+  if (std::holds_alternative<control::ContextCreated>(kind)) return on_context(line.event.pid);
   std::visit([this](const auto& happened) { on_log(happened); }, kind);
 }
 
@@ -112,10 +114,17 @@ void Machine::drop_client(pid_t pid) {
   for (auto& [server, its_clients] : orphans_) {
     if (its_clients.erase(pid) != 0 && its_clients.empty()) act(SignalServer{server, SIGTERM});
   }
-  if (clients_.empty() && fault_rung_ == FaultRung::server && std::exchange(fault_waits_, false)) {
+  // Those that have only asked hold nothing.
+  if (fault_rung_ == FaultRung::server && !anybody_connected() &&
+      std::exchange(fault_waits_, false)) {
     act(SetTimer{Timer::fault_rung, settings_.fault_server_deadline});
   }
   stop_if_drained();
+}
+
+bool Machine::anybody_connected() const {
+  return std::any_of(clients_.begin(), clients_.end(),
+                     [](const auto& client) { return client.second.connected; });
 }
 
 // ---- servers ----
@@ -128,23 +137,28 @@ void Machine::end_idle_orphans() {
 }
 
 void Machine::on_log(const control::ServerStarting& starting) {
+  const bool faulted = in_fault() && is_others(starting.pid);
   const bool failing = server_ && server_->status == ServerStatus::start_failed;
   const auto failed = server_ ? server_->failed_starts : 0;
   server_ = Server{starting.pid, starting.uid, ServerStatus::starting,
                    failing ? server_->cause : std::string(), failed};
   server_cause_.clear();
   act(WatchServer{starting.pid});
+  if (faulted) fault_passed();  // there is one at a time: that one has ended, whoever says so later
 }
 
+// An old one's last words are no reason for the next one's trouble.
 void Machine::on_log(const control::ServerStartFailed& failed) {
-  server_cause_ = failed.cause;
+  if (!is_others(failed.pid)) server_cause_ = failed.cause;
 }
 
 void Machine::on_log(const control::ServerReady& ready) {
+  const bool faulted = in_fault() && is_others(ready.pid);
   server_ = Server{ready.pid, server_ ? server_->uid : std::nullopt, ServerStatus::active, "", 0};
   act(WatchServer{ready.pid});
   emit("server_ready", "server " + std::to_string(ready.pid) + " is ready",
        {{"pid", std::to_string(ready.pid)}});
+  if (faulted) fault_passed();
   // It may have registered before the defaults changed.
   if (serving() && ending_ == Ending::none && std::exchange(server_missed_limits_, false)) {
     return configure();

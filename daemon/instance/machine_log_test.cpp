@@ -61,7 +61,8 @@ TEST_CASE("a server that fails to start is one incident, however often MPS tries
                     "Server " + pid + " exited with status 1"};
     for (const auto& text : log) {
       const bool by_server = text.starts_with("Driver") || text.starts_with("Failed");
-      for (const auto& line : by_server ? kit.server_line(text) : kit.line(text)) {
+      const auto lines = by_server ? kit.written(text, "Other  " + pid) : kit.line(text);
+      for (const auto& line : lines) {
         if (line.starts_with("emit")) events.push_back(line);
       }
     }
