@@ -313,10 +313,10 @@ TEST_CASE("the queue is bounded, and the channel's end answers everybody in it")
 TEST_CASE("a caller that is cancelled takes its front-end with it, and nobody else's") {
   Bench bench(
       "read -r first; echo $$ >>$DIR/pid\n"
-      "test \"$first\" = ps && exec sleep 1000\n"
+      "test \"$first\" = get_default_client_priority && exec sleep 1000\n"
       "echo 'Unknown command \"end-of-1\"'");
   asio::cancellation_signal signal;
-  const auto running = bench.start({ps()}, signal.slot());
+  const auto running = bench.start({get_default_client_priority()}, signal.slot());
   const auto next = bench.start({get_server_list()});
   const auto pid = bench.pid_in("pid");
   signal.emit(asio::cancellation_type::terminal);
@@ -331,10 +331,10 @@ TEST_CASE("a caller that is cancelled takes its front-end with it, and nobody el
 TEST_CASE("a caller that is cancelled in the queue never has its turn") {
   Bench bench(
       "read -r first; echo $first >>$DIR/order\n"
-      "test \"$first\" = ps && echo $$ >$DIR/pid && exec sleep 1000\n"
+      "test \"$first\" = get_default_client_priority && echo $$ >$DIR/pid && exec sleep 1000\n"
       "echo 'Unknown command \"end-of-1\"'",
       500ms);
-  const auto running = bench.start({ps()});
+  const auto running = bench.start({get_default_client_priority()});
   bench.pid_in("pid");
   asio::cancellation_signal signal;
   const auto waiting = bench.start({get_server_list()}, signal.slot());
@@ -343,8 +343,8 @@ TEST_CASE("a caller that is cancelled in the queue never has its turn") {
   REQUIRE(bench.until([&] { return waiting->has_value(); }));
   CHECK(why(**waiting) == "nobody waits for the answer any more");
   REQUIRE(bench.until([&] { return running->has_value(); }));
-  CHECK((bench.run({get_default_client_priority()}) == Outcome(Answered{{Reply{}}})));
-  CHECK(contents(bench.dir / "order") == "ps\nget_default_client_priority\n");
+  CHECK((bench.run({get_server_status(7)}) == Outcome(Answered{{Reply{}}})));
+  CHECK(contents(bench.dir / "order") == "get_default_client_priority\nget_server_status 7\n");
 }
 
 TEST_CASE("a reactor that goes away kills the front-end") {

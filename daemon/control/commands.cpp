@@ -24,7 +24,7 @@ constexpr std::array<std::string_view, 11> k_refusals{
     k_unknown,                  // a command of another version
     "Insufficient privileges",  // 550: a setter through `control` instead of `control_privileged`
     "Not enough privilege",     // quit through `control`
-    k_no_server_at_all,         // ps
+    k_no_server_at_all,         // to what needs one, whichever
     "Invalid ",                 // "Invalid priority value - must be 0 or 1!", "Invalid process …"
     "A user id (UID) is required",              // start_server
     "A server PID is required",                 // 550: get_server_status without one
@@ -118,45 +118,6 @@ bool is_known(const Answer& answer) {
   return refusal == nullptr || !refusal->words.starts_with(k_unknown);
 }
 
-// Which column of `ps` has what. Newer daemons add columns, so it is read from the header line.
-struct PsColumns {
-  std::size_t pid = 0;
-  std::size_t id = 0;
-  std::size_t server = 0;
-  std::size_t device = 0;
-  std::size_t command = 0;
-};
-
-std::optional<PsColumns> read_ps_header(std::string_view line) {
-  const auto words = split_whitespace(line);
-  const auto place = [&](std::string_view name) {
-    return static_cast<std::size_t>(std::find(words.begin(), words.end(), name) - words.begin());
-  };
-  const PsColumns columns{place("PID"), place("ID"), place("SERVER"), place("DEVICE"),
-                          place("COMMAND")};
-  // COMMAND may hold blanks, so everything else must stand before it.
-  if (words.empty() || columns.command != words.size() - 1) return std::nullopt;
-  if (std::max({columns.pid, columns.id, columns.server, columns.device}) >= columns.command) {
-    return std::nullopt;
-  }
-  return columns;
-}
-
-std::optional<ClientRow> read_ps_row(std::string_view line, const PsColumns& columns) {
-  const auto words = split_whitespace(line);
-  if (words.size() < columns.command) return std::nullopt;
-  const auto pid = parse_number<pid_t>(words[columns.pid]);
-  const auto id = parse_number<unsigned>(words[columns.id]);
-  const auto server = parse_number<pid_t>(words[columns.server]);
-  if (!pid || !id || !server || *pid < 0 || *server < 0) return std::nullopt;
-  ClientRow row{*pid, *id, *server, printable(words[columns.device]), {}};
-  if (words.size() > columns.command) {
-    const auto begin = static_cast<std::size_t>(words[columns.command].data() - line.data());
-    row.command = printable(trim(line.substr(begin)));
-  }
-  return row;
-}
-
 }  // namespace
 
 Command set_default_active_thread_percentage(double percentage) {
@@ -198,9 +159,6 @@ Command set_device_pinned_mem_limit(pid_t server, unsigned ordinal, std::uint64_
 Command get_device_pinned_mem_limit(pid_t server, unsigned ordinal) {
   return command("get_device_pinned_mem_limit", server, ordinal);
 }
-Command ps() {
-  return command("ps");
-}
 Command terminate_client(pid_t server, pid_t client) {
   return command("terminate_client", server, client);
 }
@@ -229,9 +187,8 @@ std::optional<std::vector<Answer>> parse_answers(const std::vector<Command>& bat
       answers.push_back(to_answer(std::exchange(lines, {})));
       continue;
     }
-    // A marker out of turn means that some answer forged or lost one. A client's name in `ps` may
-    // hold anything, line ends too; with every real marker still to come, such a batch cannot end
-    // in order and is never misread, only not believed.
+    // A marker out of turn means that some answer forged or lost one. With every real marker still
+    // to come, such a batch cannot end in order and is never misread, only not believed.
     if (looks_like_complaint(line)) return std::nullopt;
     lines.emplace_back(line);
   }
@@ -289,23 +246,6 @@ std::optional<std::vector<pid_t>> read_pids(const Answer& answer) {
     pids.push_back(*pid);
   }
   return pids;
-}
-
-std::optional<std::vector<ClientRow>> read_ps(const Answer& answer) {
-  if (const auto* refusal = std::get_if<Refusal>(&answer)) {
-    // Without a server there is nobody to list.
-    if (refusal->words == k_no_server_at_all) return std::vector<ClientRow>{};
-    return std::nullopt;
-  }
-  const auto& lines = std::get<Reply>(answer).lines;
-  const auto columns = lines.empty() ? std::nullopt : read_ps_header(lines.front());
-  if (!columns) return std::nullopt;
-  std::vector<ClientRow> rows;
-  for (std::size_t index = 1; index < lines.size(); ++index) {
-    // What is no row is the rest of a command with a line end in it.
-    if (auto row = read_ps_row(lines[index], *columns)) rows.push_back(std::move(*row));
-  }
-  return rows;
 }
 
 bool prints_as(std::optional<std::uint64_t> wanted_mebibytes, const PinnedLimit& seen) {

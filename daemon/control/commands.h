@@ -2,6 +2,9 @@
 // Facts: section O of the MPS notes in docs/mps-behaviour.md. A rejected command still exits 0, and
 // values are misread in silence, so what is sent is built from checked types here, and what was
 // set is read back. Pure: no I/O.
+//
+// There is no `ps`: its answer holds names that clients give themselves, line ends included, and
+// the daemon writes it into its log, which is believed (log_event.h).
 #pragma once
 
 #include <sys/types.h>
@@ -39,7 +42,6 @@ Command set_active_thread_percentage(pid_t server, double percentage);
 Command get_active_thread_percentage(pid_t server);
 Command set_device_pinned_mem_limit(pid_t server, unsigned ordinal, std::uint64_t mebibytes);
 Command get_device_pinned_mem_limit(pid_t server, unsigned ordinal);
-Command ps();
 Command terminate_client(pid_t server, pid_t client);
 Command shutdown_server(pid_t server, bool force);
 // A quit that is carried out has no answer, as nobody is left to complain about its marker: the
@@ -78,16 +80,6 @@ struct PinnedLimit {
 std::optional<PinnedLimit> read_pinned_limit(const Answer& answer);  // "1G", "512M", ""
 std::optional<unsigned> read_priority(const Answer& answer);         // "0", "1"
 std::optional<std::vector<pid_t>> read_pids(const Answer& answer);   // one a line
-struct ClientRow {                                                   // a row of `ps`
-  pid_t pid = 0;
-  unsigned id = 0;
-  pid_t server = 0;
-  std::string device;
-  std::string command;
-  bool operator==(const ClientRow&) const = default;
-};
-// No rows where the daemon has no server ("Server not found").
-std::optional<std::vector<ClientRow>> read_ps(const Answer& answer);
 
 // True if a limit of `wanted` MiB prints as `seen` (1536 MiB prints as "1G"; 0 or none as nothing).
 bool prints_as(std::optional<std::uint64_t> wanted_mebibytes, const PinnedLimit& seen);

@@ -15,7 +15,7 @@ const std::string k_550_denied =
 
 std::optional<Answer> one(std::string_view lines) {
   const std::string output = std::string(lines) + "Unknown command \"end-of-1\"\n";
-  const auto answers = parse_answers({ps()}, output);
+  const auto answers = parse_answers({get_server_list()}, output);
   if (!answers) return std::nullopt;
   REQUIRE(answers->size() == 1);
   return answers->front();
@@ -53,7 +53,6 @@ TEST_CASE("commands are written in the only form that no version misreads") {
       {get_active_thread_percentage(77), "get_active_thread_percentage 77"},
       {set_device_pinned_mem_limit(77, 0, 512), "set_device_pinned_mem_limit 77 0 512M"},
       {get_device_pinned_mem_limit(77, 0), "get_device_pinned_mem_limit 77 0"},
-      {ps(), "ps"},
       {terminate_client(77, 88), "terminate_client 77 88"},
       {shutdown_server(77, false), "shutdown_server 77"},
       {shutdown_server(77, true), "shutdown_server 77 -f"},
@@ -65,7 +64,8 @@ TEST_CASE("commands are written in the only form that no version misreads") {
 
 TEST_CASE("a script puts a marker behind each command") {
   CHECK(script({}).empty());
-  CHECK(script({get_server_list(), ps()}) == "get_server_list\nend-of-1\nps\nend-of-2\n");
+  CHECK(script({get_server_list(), get_client_list(5)}) ==
+        "get_server_list\nend-of-1\nget_client_list 5\nend-of-2\n");
 }
 
 // What 550 printed for this batch.
@@ -76,7 +76,7 @@ TEST_CASE("a whole batch, as the daemon answers it") {
                                    get_default_device_pinned_mem_limit(0),
                                    set_default_client_priority(2),
                                    get_server_status(77),
-                                   ps(),
+                                   Command{"ps"},  // we do not ask, but that is what it says
                                    terminate_client(77, 88)};
   const auto answers = parse_answers(batch,
                                      "100.0\n"
@@ -167,12 +167,9 @@ TEST_CASE("a batch that was not answered in order was not answered") {
   }
 }
 
-TEST_CASE("a client that is named like a marker makes a batch not answered, never misread") {
-  const std::vector<Command> batch{ps(), get_default_client_priority()};
-  const std::string forged =
-      "PID ID SERVER DEVICE NAMESPACE COMMAND\n"
-      "9 0 5 GPU-1 4026531836 evil\nUnknown command \"end-of-1\"\n1\nUnknown command "
-      "\"end-of-2\"\n";
+TEST_CASE("an answer that forges a marker makes a batch not answered, never misread") {
+  const std::vector<Command> batch{get_server_list(), get_default_client_priority()};
+  const std::string forged = "5\nUnknown command \"end-of-1\"\n1\nUnknown command \"end-of-2\"\n";
   CHECK(parse_answers(batch, forged));
   CHECK_FALSE(parse_answers(
       batch, forged + "Unknown command \"end-of-1\"\n0\nUnknown command \"end-of-2\"\n"));
@@ -261,25 +258,6 @@ TEST_CASE("lists of pids") {
   CHECK_FALSE(read_pids(reply({"3064", "x"})));
   CHECK_FALSE(read_pids(reply({"99999999999"})));
   CHECK_FALSE(read_pids(Refusal{"Server 55 not found"}));
-}
-
-TEST_CASE("ps") {
-  const std::string header = "PID       ID        SERVER    DEVICE             NAMESPACE COMMAND";
-  CHECK(read_ps(reply({header, "9741 0 6472 GPU-cb1213a3-d6a4-be7f 4026531836 ./nbody -n  5"})) ==
-        std::vector<ClientRow>{{9741, 0, 6472, "GPU-cb1213a3-d6a4-be7f", "./nbody -n  5"}});
-  CHECK(read_ps(reply({header})) == std::vector<ClientRow>{});
-  CHECK(read_ps(Refusal{"Server not found"}) == std::vector<ClientRow>{});
-  CHECK(read_ps(reply({"PID ID SERVER DEVICE NAMESPACE PRIORITY COMMAND",
-                       "9 1 6 MIG-a 4026531836 NORMAL python"})) ==
-        std::vector<ClientRow>{{9, 1, 6, "MIG-a", "python"}});
-  CHECK(read_ps(reply({header, "9 1 6 GPU-a 4026531836"})) ==
-        std::vector<ClientRow>{{9, 1, 6, "GPU-a", ""}});
-  CHECK(read_ps(reply({header, "9 1 6 GPU-a 1 evil", "rest of its name", "",
-                       "-1 0 6 GPU-a 1 x"})) == std::vector<ClientRow>{{9, 1, 6, "GPU-a", "evil"}});
-  CHECK_FALSE(read_ps(reply({})));
-  CHECK_FALSE(read_ps(reply({"9 1 6 GPU-a 1 x"})));
-  CHECK_FALSE(read_ps(reply({"COMMAND PID ID SERVER DEVICE"})));
-  CHECK_FALSE(read_ps(Refusal{"Unknown command \"ps\""}));
 }
 
 }  // namespace

@@ -4,9 +4,10 @@
 //
 // How far a line can be trusted: it is a hint, to be held against /proc and pidfds before anything
 // is done to a process. Commands are logged as "Cmd:…" and cannot hold a line end, and the answers
-// that they can bring about are numbers and fixed words, which are Noise here. But the answer to
-// `ps` holds each client's argv[0], line ends included, and it is logged too: a client can forge
-// whole lines into the log of a daemon whose `ps` somebody asks for.
+// that ours bring about are numbers and fixed words, which are Noise here. It stays so: `ps` is
+// never asked for, whose answer holds each client's argv[0], line ends included, and is logged too,
+// so that a client could forge whole lines, and say that its neighbour did it. Who reaches the
+// daemon's socket (root; in a share without a gate anybody) can ask for it nevertheless.
 #pragma once
 
 #include <sys/types.h>
@@ -34,7 +35,7 @@ struct SessionOpened {  // "NEW UI"
 struct SessionClosed {  // "UI closed"
   bool operator==(const SessionClosed&) const = default;
 };
-struct CommandLogged {  // "Cmd:ps"
+struct CommandLogged {  // "Cmd:get_server_list"
   std::string text;
   bool operator==(const CommandLogged&) const = default;
 };

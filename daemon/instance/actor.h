@@ -86,6 +86,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
     const auto known = machine_.clients().find(client);
     return known != machine_.clients().end() && known->second.connected;
   }
+  // Whether a server that refuses newcomers because of a fault has it: until it goes they wait.
+  [[nodiscard]] bool waits_for(pid_t client) const { return serves(client) && machine_.in_fault(); }
   [[nodiscard]] std::string last_error() const { return machine_.last_error(); }
   [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
 
@@ -150,6 +152,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   void watch_process(const Watched& watched);
   static boost::asio::awaitable<void> process_ends(Self self, process::Child child,
                                                    Watched watched);
+  [[nodiscard]] std::uint64_t watched_since(pid_t client) const;
   void name_friends();  // to the channel
   static boost::asio::awaitable<void> terminate_all(Self self, std::shared_ptr<Terminator> work,
                                                     Terminated told);
@@ -196,6 +199,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   std::optional<ReadPosition> read_to_;
   bool log_lost_ = false;
   std::size_t terminations_ = 0;  // under way
+  std::uint64_t fault_turn_ = 0;  // counts times that a fault's clients were to be ended
   std::array<std::unique_ptr<boost::asio::steady_timer>, k_timers> timers_;
   std::array<std::uint64_t, k_timers> turns_{};
   SystemTime state_since_{};

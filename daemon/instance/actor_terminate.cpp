@@ -18,9 +18,15 @@ namespace {
 
 // For everything; whoever asks through a socket waits for 30 s.
 constexpr std::chrono::seconds k_in_all{20};
-// terminate_client answers when the client's work has been ended. The channel waits with it.
+// terminate_client answers when the client's work has been ended. The channel waits with it, for
+// 8 s where it is a whole batch.
 constexpr Milliseconds k_ending{5000};
+constexpr Milliseconds k_each_more{200};
 constexpr Milliseconds k_look_again{200};
+
+Milliseconds limit_for(std::size_t clients, Milliseconds otherwise) {
+  return clients == 0 ? otherwise : k_ending + static_cast<int>(clients - 1) * k_each_more;
+}
 
 bool lives(const ClientProcess& process) {
   const auto stat = process::Proc().stat(process.pid);
@@ -63,7 +69,7 @@ asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator>
       co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
     }
     self->name_friends();
-    const auto limit = work->ends_a_client() ? k_ending : self->settings_.machine.probe_timeout;
+    const auto limit = limit_for(work->ends(), self->settings_.machine.probe_timeout);
     // A variable of its own: gcc 12 destroys what such a temporary holds twice.
     control::Channel::Make make = [work, over, deadline] {
       *over = steady_clock::now() >= deadline;
@@ -81,15 +87,28 @@ asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator>
   }
 }
 
-// What is told of an earlier daemon's clients is of no use to the next one.
+// What is told of an earlier daemon's clients, or of an earlier fault's, is of no use any more.
 void Actor::carry_out(const EndFaultedClients& end) {
-  auto told = [weak = weak_from_this(), generation = generation_](const FaultedClientsEnded& done) {
+  const auto turn = ++fault_turn_;
+  auto told = [weak = weak_from_this(), generation = generation_,
+               turn](const FaultedClientsEnded& done) {
     const auto self = weak.lock();
-    if (self && !self->closed_ && self->generation_ == generation) self->give(done);
+    const bool now = self && self->generation_ == generation && self->fault_turn_ == turn;
+    if (now && !self->closed_) self->give(done);
   };
-  if (settings_.end_faulted) return settings_.end_faulted(end.clients, std::move(told));
-  const FaultedClientsEnded all{0, static_cast<unsigned>(end.clients.size()), {}};
+  auto clients = end.clients;
+  for (auto& client : clients) {
+    if (client.start_ticks == 0) client.start_ticks = watched_since(client.pid);
+  }
+  if (settings_.end_faulted) return settings_.end_faulted(clients, std::move(told));
+  const FaultedClientsEnded all{0, static_cast<unsigned>(clients.size()), {}};
   asio::post(executor_, [told = std::move(told), all] { told(all); });
+}
+
+// Of a client that MPS's list told of, by its pid alone: which process has been watched for it.
+std::uint64_t Actor::watched_since(pid_t client) const {
+  const auto known = watched_.lower_bound(Watched{client, 0, false});
+  return known != watched_.end() && known->pid == client ? known->start_ticks : 0;
 }
 
 }  // namespace mps::instance

@@ -30,12 +30,6 @@ std::string why_not(const control::Outcome& outcome) {
   return "the answers do not match the questions";
 }
 
-bool says_nothing(const control::Answer& answer) {
-  const auto* reply = std::get_if<control::Reply>(&answer);
-  return reply != nullptr && std::all_of(reply->lines.begin(), reply->lines.end(),
-                                         [](const auto& line) { return trim(line).empty(); });
-}
-
 // "0", or why it is not that: MPS's own words, or a CUDA error's number.
 std::string trouble(const control::Answer& answer) {
   if (const auto* refusal = std::get_if<control::Refusal>(&answer)) {
@@ -77,17 +71,37 @@ Terminator::Terminator(const std::vector<ClientProcess>& clients, Lives lives)
 
 // ---- what to ask ----
 
+std::vector<std::size_t> Terminator::next_to_end() const {
+  std::vector<std::size_t> next;
+  for (const auto progress : {Progress::open, Progress::alone}) {
+    const auto most = progress == Progress::open ? k_at_a_time : 1;
+    for (std::size_t i = 0; i < clients_.size() && next.size() < most; ++i) {
+      if (clients_[i].progress == progress && lives(i)) next.push_back(i);
+    }
+    if (!next.empty()) break;
+  }
+  return next;
+}
+
+std::size_t Terminator::ends() const {
+  if (stage_ != Stage::ending) return 0;
+  const auto open = std::count_if(clients_.begin(), clients_.end(), [](const Client& client) {
+    return client.progress == Progress::open;
+  });
+  return std::clamp(static_cast<std::size_t>(open), std::size_t{1}, k_at_a_time);
+}
+
 std::vector<control::Command> Terminator::batch() {
   std::vector<control::Command> batch;
+  asked_for_.clear();
   if (stage_ == Stage::servers) batch = {control::get_server_list()};
   if (stage_ == Stage::clients || stage_ == Stage::listing) {
     for (const auto server : servers_) batch.push_back(control::get_client_list(server));
   }
-  if (stage_ == Stage::ending && lives(at_)) {
-    batch = {control::terminate_client(clients_[at_].server, results_[at_].process.pid)};
+  if (stage_ == Stage::ending) asked_for_ = next_to_end();
+  for (const auto i : asked_for_) {
+    batch.push_back(control::terminate_client(clients_[i].server, results_[i].process.pid));
   }
-  // Apart from the lists: a client can call itself what makes this one unreadable.
-  if (stage_ == Stage::contexts) batch = {control::ps()};
   asked_ = batch.size();
   return batch;
 }
@@ -104,13 +118,9 @@ void Terminator::take(const control::Outcome& outcome) {
     case Stage::clients:
       return see_clients(answers);
     case Stage::ending:
-      if (!answers.empty()) return see_ending(answers.front());
-      settle(at_, Termination::Kind::gone);
-      return go_on_from(at_ + 1);
+      return see_ending(answers);
     case Stage::listing:
       return see_listing(answers);
-    case Stage::contexts:
-      return see_contexts(answers.front());
     case Stage::done:
       break;
   }
@@ -156,93 +166,63 @@ void Terminator::see_clients(const std::vector<control::Answer>& answers) {
   for (std::size_t i = 0; i < clients_.size(); ++i) {
     if (clients_[i].server == 0) settle(i, Termination::Kind::no_client);
   }
-  go_on_from(0);
+  go_on();
 }
 
 // ---- ending ----
 
-void Terminator::go_on_from(std::size_t index) {
-  stage_ = Stage::ending;
-  for (at_ = index; at_ < clients_.size(); ++at_) {
-    if (clients_[at_].progress == Progress::open) return;
-  }
-  stage_ = Stage::listing;
+// Who has ended before its turn came is settled on the way; an empty batch ends nobody.
+void Terminator::go_on() {
   settle_ended();
+  if (done()) return;
+  const bool more = std::any_of(clients_.begin(), clients_.end(), [](const Client& client) {
+    return client.progress == Progress::open || client.progress == Progress::alone;
+  });
+  stage_ = more ? Stage::ending : Stage::listing;
 }
 
-void Terminator::see_ending(const control::Answer& answer) {
-  auto why = trouble(answer);
-  if (why.empty()) {
-    clients_[at_].progress = Progress::told;
-  } else if (!lives(at_)) {
-    settle(at_, Termination::Kind::gone);
-  } else {
-    settle(at_, Termination::Kind::refused, std::move(why));
+void Terminator::see_ending(const std::vector<control::Answer>& answers) {
+  for (std::size_t at = 0; at < asked_for_.size(); ++at) {
+    const auto i = asked_for_[at];
+    auto why = trouble(answers[at]);
+    if (why.empty()) {
+      settle(i, Termination::Kind::terminated);
+    } else if (!lives(i)) {
+      settle(i, Termination::Kind::gone);
+    } else {
+      settle(i, Termination::Kind::refused, std::move(why));
+    }
   }
-  go_on_from(at_ + 1);
+  go_on();
 }
 
-// ---- looking whether it is so ----
+// ---- looking what became of those whose end was not answered ----
 
 void Terminator::see_listing(const std::vector<control::Answer>& answers) {
-  settle_ended();
-  bool undecided = false;
   for (std::size_t i = 0; i < clients_.size(); ++i) {
-    auto& client = clients_[i];
-    if (client.progress == Progress::settled) continue;
-    const auto pids = listed(answers, client.server);
+    const auto pids = listed(answers, clients_[i].server);
     const bool there =
         !pids || std::find(pids->begin(), pids->end(), results_[i].process.pid) != pids->end();
     if (!there) settle(i, Termination::Kind::terminated);
-    undecided = undecided || (there && client.progress == Progress::told);
   }
-  // Of one whose end was not answered the list of contexts proves nothing: it may have had none.
-  if (undecided) {
-    stage_ = Stage::contexts;
-  } else {
-    look_once_more();
-  }
+  look_once_more({});
 }
 
-void Terminator::see_contexts(const control::Answer& answer) {
-  auto rows = control::read_ps(answer);
-  if (!rows && says_nothing(answer)) rows.emplace();  // there is no context at all
-  for (std::size_t i = 0; rows && i < clients_.size(); ++i) {
-    const auto pid = results_[i].process.pid;
-    const bool left =
-        std::any_of(rows->begin(), rows->end(), [pid](const auto& row) { return row.pid == pid; });
-    if (clients_[i].progress == Progress::told && !left) settle(i, Termination::Kind::terminated);
-  }
-  look_once_more();
-}
-
-void Terminator::look_once_more() {
-  stage_ = Stage::listing;
+void Terminator::look_once_more(const std::string& why) {
   settle_ended();
-  if (done() || ++looks_ < k_looks) return;
-  for (std::size_t i = 0; i < clients_.size(); ++i) {
-    if (clients_[i].progress != Progress::told) continue;
-    settle(i, Termination::Kind::refused, "MPS says that it has ended it, and still lists it");
-  }
-  give_up({});
+  if (!done() && ++looks_ >= k_looks) give_up(why);
 }
 
 // ---- no answer, and the end ----
 
 void Terminator::not_answered(const std::string& why) {
   if (stage_ == Stage::servers || stage_ == Stage::clients) return give_up(why);
-  if (stage_ == Stage::ending) {
-    clients_[at_].progress = Progress::doubtful;
-    results_[at_].why = why;
-    return go_on_from(at_ + 1);
+  if (stage_ == Stage::listing) return look_once_more(why);
+  for (const auto i : asked_for_) {
+    clients_[i].progress = asked_for_.size() > 1 ? Progress::alone : Progress::doubtful;
+    results_[i].why = why;
   }
-  for (std::size_t i = 0; i < clients_.size(); ++i) {
-    if (clients_[i].progress != Progress::told) continue;
-    results_[i].why = "MPS says that it has ended it, and then, asked for its clients: " + why;
-  }
-  settle_ended();
-  stage_ = done() ? stage_ : Stage::listing;
-  if (!done() && ++looks_ >= k_looks) give_up(why);
+  go_on();
 }
 
 void Terminator::give_up(const std::string& why) {

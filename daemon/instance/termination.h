@@ -2,11 +2,18 @@
 // each client. Pure: whoever carries it out gives the batches to the channel, one after another,
 // and the outcomes back.
 //
-// terminate_client takes a pid, and MPS says "0" when it has destroyed the client's contexts; the
-// process lives on, holds an error that does not go away (810), and stays in MPS's list of clients
-// until it ends (docs/mps-behaviour.md). So a client counts as terminated only when its process has
-// ended, or MPS lists it no more, or lists no context of it. The process is looked at again right
-// before each command: a pid may be another's by then.
+// terminate_client takes a pid and answers when it is done: "0" when the client's contexts are
+// destroyed. The process lives on, holds an error that does not go away (810), and stays in MPS's
+// list of clients until it ends (docs/mps-behaviour.md), so that list cannot speak against a "0":
+// it is taken for what it says. `ps`, which lists contexts, could; but its answer holds names that
+// clients give themselves, line ends included, and is written into the log that we believe, so it
+// is never asked for. Where "0" was not said the list is looked at: who is not in it is ended.
+//
+// Up to k_at_a_time clients go into a batch, since each batch costs a front-end. What a front-end
+// has heard when it is killed is lost with it, so of a batch that is not answered nothing is known,
+// and each of its clients is asked for again, alone: whoever was ended by then is answered "0"
+// again at once, and whose turn it was is told from the others. The processes are looked at right
+// before each batch: a pid may be another's by then.
 #pragma once
 
 #include <sys/types.h>
@@ -33,7 +40,7 @@ struct ClientProcess {
 
 struct Termination {
   enum class Kind {
-    terminated,  // and seen to be so
+    terminated,  // MPS says so, lists it no more, or its process has ended since it was asked
     gone,        // its process has ended by itself
     no_client,   // no server has it, or none has it yet
     refused,     // by MPS, whose words these are
@@ -50,13 +57,14 @@ class Terminator {
  public:
   using Lives = std::function<bool(const ClientProcess& process)>;
 
-  static constexpr unsigned k_looks = 5;  // for contexts that do not go at once
+  static constexpr std::size_t k_at_a_time = 16;
+  static constexpr unsigned k_looks = 5;  // for those whose end was not answered
 
   Terminator(const std::vector<ClientProcess>& clients, Lives lives);
 
   [[nodiscard]] bool done() const { return stage_ == Stage::done; }
-  // Whether what comes next is a terminate_client, which takes as long as it takes.
-  [[nodiscard]] bool ends_a_client() const { return stage_ == Stage::ending; }
+  // How many clients the next batch ends at most: each takes as long as it takes. 0: it only asks.
+  [[nodiscard]] std::size_t ends() const;
   // Whether it has looked before, in vain: time should pass first.
   [[nodiscard]] bool looks_again() const { return looks_ > 0 && stage_ == Stage::listing; }
   // The next batch, to be asked for when its turn has come. Empty: nothing is to be asked; give the
@@ -70,8 +78,9 @@ class Terminator {
   [[nodiscard]] const std::vector<Termination>& results() const { return results_; }
 
  private:
-  enum class Stage { servers, clients, ending, listing, contexts, done };
-  enum class Progress { open, told, doubtful, settled };
+  enum class Stage { servers, clients, ending, listing, done };
+  // Open, and then alone: part of a batch that was not answered. Doubtful: nor was that.
+  enum class Progress { open, alone, doubtful, settled };
   struct Client {
     Progress progress = Progress::open;
     pid_t server = 0;
@@ -79,14 +88,14 @@ class Terminator {
 
   void see_servers(const control::Answer& answer);
   void see_clients(const std::vector<control::Answer>& answers);
-  void see_ending(const control::Answer& answer);
+  void see_ending(const std::vector<control::Answer>& answers);
   void see_listing(const std::vector<control::Answer>& answers);
-  void see_contexts(const control::Answer& answer);
   void not_answered(const std::string& why);
   void settle(std::size_t index, Termination::Kind kind, std::string why = {});
   void settle_ended();
-  void go_on_from(std::size_t index);  // with ending
-  void look_once_more();
+  [[nodiscard]] std::vector<std::size_t> next_to_end() const;  // of all that are left
+  void go_on();                                                // with ending
+  void look_once_more(const std::string& why);
   void finish_if_settled();
   [[nodiscard]] bool lives(std::size_t index) const { return lives_(results_[index].process); }
   [[nodiscard]] std::optional<std::vector<pid_t>> listed(
@@ -97,7 +106,7 @@ class Terminator {
   std::vector<Termination> results_;
   std::vector<Client> clients_;  // likewise in order
   std::vector<pid_t> servers_;
-  std::size_t at_ = 0;  // who is being ended
+  std::vector<std::size_t> asked_for_;  // whom the last batch ends, in its order
   unsigned looks_ = 0;
   std::size_t asked_ = 0;  // commands of the last batch
 };

@@ -30,6 +30,8 @@ struct Kit {
   }
   static control::Answer reply(Lines lines) { return control::Reply{std::move(lines)}; }
   static control::Answer refusal(const std::string& words) { return control::Refusal{words}; }
+  // So many "0".
+  void done(std::size_t count) { answer(std::vector<control::Answer>(count, reply({"0"}))); }
   void answer(std::vector<control::Answer> answers) {
     terminator.take(control::Answered{std::move(answers)});
   }
@@ -39,16 +41,6 @@ struct Kit {
     answer({reply({"500"})});
     REQUIRE(asked() == Lines{"get_client_list 500"});
     answer({reply(std::move(listed))});
-  }
-  static control::Answer contexts_of(const Lines& pids) {
-    Lines lines{
-        "PID       ID        SERVER         DEVICE                    NAMESPACE      COMMAND       "
-        " "};
-    for (const auto& pid : pids) {
-      lines.push_back(
-          pid + "     0         500            GPU-00000000-0000-0000    4026531836     ./nbody");
-    }
-    return reply(pids.empty() ? Lines{} : lines);
   }
   [[nodiscard]] std::vector<Kind> kinds() const {
     std::vector<Kind> list;
@@ -62,69 +54,95 @@ struct Kit {
 
 }  // namespace
 
-TEST_CASE("a client is terminated: it is still listed, and has no context any more") {
-  Kit kit({11});
-  kit.found({"11", "12"});
-  CHECK(kit.terminator.ends_a_client());
-  CHECK(kit.asked() == Lines{"terminate_client 500 11"});
-  kit.answer({Kit::reply({"0"})});
-  CHECK_FALSE(kit.terminator.ends_a_client());
-  CHECK(kit.asked() == Lines{"get_client_list 500"});
-  kit.answer({Kit::reply({"11", "12"})});
-  CHECK(kit.asked() == Lines{"ps"});
-  kit.answer({Kit::contexts_of({"12"})});
+TEST_CASE("clients are ended in one batch, and MPS's word is taken for it") {
+  Kit kit({11, 13});
+  kit.found({"11", "12", "13"});
+  CHECK(kit.terminator.ends() == 2);
+  CHECK(kit.asked() == Lines{"terminate_client 500 11", "terminate_client 500 13"});
+  kit.done(2);
   CHECK(kit.terminator.done());
-  CHECK(kit.terminator.results() == std::vector<Termination>{{{11, 7}, Kind::terminated, ""}});
+  CHECK(kit.terminator.ends() == 0);
+  CHECK(kit.terminator.results() ==
+        std::vector<Termination>{{{11, 7}, Kind::terminated, ""}, {{13, 7}, Kind::terminated, ""}});
 }
 
-TEST_CASE("a client that is listed no more is terminated, whatever contexts are listed") {
-  Kit kit({11});
-  kit.found({"11"});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"0"})});
-  (void)kit.asked();
-  kit.answer({Kit::reply({})});
-  CHECK(kit.kinds() == std::vector{Kind::terminated});
-  CHECK(kit.terminator.done());
+TEST_CASE("many are ended batch by batch") {
+  std::vector<pid_t> pids;
+  Lines listed;
+  for (pid_t pid = 11; pid < 11 + 48; ++pid) {
+    pids.push_back(pid);
+    listed.push_back(std::to_string(pid));
+  }
+  Kit kit(pids);
+  kit.found(listed);
+  std::vector<std::size_t> sizes;
+  while (!kit.terminator.done()) {
+    CHECK(kit.terminator.ends() == Terminator::k_at_a_time);
+    sizes.push_back(kit.asked().size());
+    kit.done(sizes.back());
+    REQUIRE(sizes.size() < 4);
+  }
+  CHECK(sizes == std::vector<std::size_t>{16, 16, 16});
+  CHECK(kit.kinds() == std::vector<Kind>(48, Kind::terminated));
 }
 
-TEST_CASE("of the last client there is no list of contexts at all") {
-  Kit kit({11});
-  kit.found({"11"});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"0"})});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"11"})});
-  (void)kit.asked();
-  kit.answer({Kit::contexts_of({})});
-  CHECK(kit.kinds() == std::vector{Kind::terminated});
-}
-
-TEST_CASE("what MPS says is not believed before it is seen") {
-  Kit kit({11});
-  kit.found({"11"});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"0"})});
+TEST_CASE("of a batch that is not answered each is asked for again, alone, after the others") {
+  std::vector<pid_t> pids;
+  for (pid_t pid = 11; pid <= 27; ++pid) pids.push_back(pid);
+  Kit kit(pids);
+  Lines listed;
+  for (const auto pid : pids) listed.push_back(std::to_string(pid));
+  kit.found(listed);
+  CHECK(kit.asked().size() == 16);
+  kit.terminator.take(control::Unanswered{"no answer within 8s"});
+  CHECK(kit.terminator.ends() == 1);
+  CHECK(kit.asked() == Lines{"terminate_client 500 27"});
+  kit.done(1);
+  // Whoever was ended before is answered so again; 13 is the one that hangs.
+  for (pid_t pid = 11; pid <= 26; ++pid) {
+    REQUIRE(kit.asked() == Lines{"terminate_client 500 " + std::to_string(pid)});
+    if (pid == 13) {
+      kit.terminator.take(control::Unanswered{"no answer within 5s"});
+    } else {
+      kit.done(1);
+    }
+  }
   for (unsigned look = 0; look < Terminator::k_looks; ++look) {
-    CHECK(kit.terminator.looks_again() == (look > 0));
     REQUIRE(kit.asked() == Lines{"get_client_list 500"});
-    kit.answer({Kit::reply({"11"})});
-    REQUIRE(kit.asked() == Lines{"ps"});
-    kit.answer({Kit::contexts_of({"11"})});
+    kit.answer({Kit::reply(listed)});
   }
   CHECK(kit.terminator.done());
-  CHECK(kit.terminator.results() ==
-        std::vector<Termination>{
-            {{11, 7}, Kind::refused, "MPS says that it has ended it, and still lists it"}});
+  auto expected = std::vector<Kind>(17, Kind::terminated);
+  expected[2] = Kind::unanswered;
+  CHECK(kit.kinds() == expected);
+  CHECK(kit.terminator.results()[2].why == "no answer within 5s");
 }
 
-TEST_CASE("a client that ends after it was terminated needs no further look") {
+TEST_CASE("who gives up in the middle of an unanswered batch says what was not answered") {
+  Kit kit({11, 12});
+  kit.found({"11", "12"});
+  (void)kit.asked();
+  kit.terminator.take(control::Unanswered{"no answer within 5.2s"});
+  kit.ended = {12};
+  kit.terminator.give_up("not within 20s");
+  CHECK(kit.kinds() == std::vector{Kind::unanswered, Kind::terminated});
+  CHECK(kit.terminator.results()[0].why == "no answer within 5.2s");
+}
+
+TEST_CASE("an answer to some of a batch is none") {
+  Kit kit({11, 12});
+  kit.found({"11", "12"});
+  (void)kit.asked();
+  kit.done(1);
+  CHECK(kit.asked() == Lines{"terminate_client 500 11"});
+}
+
+TEST_CASE("a client that ends after it was terminated is no other") {
   Kit kit({11});
   kit.found({"11"});
   (void)kit.asked();
   kit.ended = {11};
-  kit.answer({Kit::reply({"0"})});
-  CHECK(kit.terminator.done());
+  kit.done(1);
   CHECK(kit.kinds() == std::vector{Kind::terminated});
 }
 
@@ -141,10 +159,18 @@ TEST_CASE("nobody is asked to be ended whose pid may be another's by now") {
     Kit kit({11, 12});
     kit.found({"11", "12"});
     kit.ended = {11};
+    CHECK(kit.asked() == Lines{"terminate_client 500 12"});
+    kit.done(1);
+    CHECK(kit.kinds() == std::vector{Kind::gone, Kind::terminated});
+  }
+  SUBCASE("all of them gone then") {
+    Kit kit({11});
+    kit.found({"11"});
+    kit.ended = {11};
     CHECK(kit.asked().empty());
     kit.answer({});
-    CHECK(kit.asked() == Lines{"terminate_client 500 12"});
-    CHECK(kit.kinds()[0] == Kind::gone);
+    CHECK(kit.kinds() == std::vector{Kind::gone});
+    CHECK(kit.terminator.done());
   }
 }
 
@@ -178,22 +204,15 @@ TEST_CASE("each by the server that has it") {
   kit.answer({Kit::reply({"500", "501"})});
   CHECK(kit.asked() == Lines{"get_client_list 500", "get_client_list 501"});
   kit.answer({Kit::reply({"12"}), Kit::reply({"11"})});
-  CHECK(kit.asked() == Lines{"terminate_client 501 11"});
-  kit.answer({Kit::reply({"0"})});
-  CHECK(kit.asked() == Lines{"terminate_client 500 12"});
+  CHECK(kit.asked() == Lines{"terminate_client 501 11", "terminate_client 500 12"});
 }
 
 TEST_CASE("a refusal comes with MPS's own words") {
   Kit kit({11, 12, 13, 14});
   kit.found({"11", "12", "13", "14"});
   (void)kit.asked();
-  kit.answer({Kit::refusal("Invalid process 11!")});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"1"})});
-  (void)kit.asked();
-  kit.answer({Kit::reply({})});
-  (void)kit.asked();
-  kit.answer({Kit::reply({"perhaps", "0"})});
+  kit.answer({Kit::refusal("Invalid process 11!"), Kit::reply({"1"}), Kit::reply({}),
+              Kit::reply({"perhaps", "0"})});
   CHECK(kit.terminator.done());
   CHECK(kit.terminator.results() ==
         std::vector<Termination>{{{11, 7}, Kind::refused, "MPS says \"Invalid process 11!\""},
@@ -221,43 +240,36 @@ TEST_CASE("without an answer it is not known what came of it") {
           std::vector<Termination>{
               {{11, 7}, Kind::unanswered, "the one command session is held by pid 42 (bash)"}});
   }
-  SUBCASE("to the ending of one: the others are ended, and it is looked whether it has gone") {
-    Kit kit({11, 12});
-    kit.found({"11", "12"});
-    (void)kit.asked();
-    kit.terminator.take(control::Unanswered{"no answer within 5s"});
-    CHECK(kit.asked() == Lines{"terminate_client 500 12"});
-    kit.answer({Kit::reply({"0"})});
-    (void)kit.asked();
-    SUBCASE("it has") {
-      kit.answer({Kit::reply({})});
-      CHECK(kit.kinds() == std::vector{Kind::terminated, Kind::terminated});
-    }
-    SUBCASE("it has not, and that it has no context proves nothing") {
-      kit.answer({Kit::reply({"11"})});
-      for (unsigned look = 1; look < Terminator::k_looks; ++look) {
-        REQUIRE(kit.asked() == Lines{"get_client_list 500"});
-        kit.answer({Kit::reply({"11"})});
-      }
-      CHECK(kit.kinds() == std::vector{Kind::unanswered, Kind::terminated});
-      CHECK(kit.terminator.results()[0].why == "no answer within 5s");
-    }
-  }
-  SUBCASE("to the looks") {
+  SUBCASE("to the ending of one: it is looked whether it has gone") {
     Kit kit({11});
     kit.found({"11"});
     (void)kit.asked();
-    kit.answer({Kit::reply({"0"})});
-    for (unsigned look = 0; look < Terminator::k_looks; ++look) {
-      REQUIRE_FALSE(kit.terminator.done());
-      (void)kit.asked();
-      kit.terminator.take(control::Stopped{});
+    kit.terminator.take(control::Unanswered{"no answer within 5s"});
+    CHECK(kit.terminator.ends() == 0);
+    REQUIRE(kit.asked() == Lines{"get_client_list 500"});
+    SUBCASE("it has") {
+      kit.answer({Kit::reply({})});
+      CHECK(kit.kinds() == std::vector{Kind::terminated});
     }
-    CHECK(kit.terminator.results() ==
-          std::vector<Termination>{{{11, 7},
-                                    Kind::unanswered,
-                                    "MPS says that it has ended it, and then, asked for its "
-                                    "clients: the control daemon is stopped"}});
+    SUBCASE("it has not: who was terminated is listed, too") {
+      kit.answer({Kit::reply({"11"})});
+      for (unsigned look = 1; look < Terminator::k_looks; ++look) {
+        CHECK(kit.terminator.looks_again());
+        REQUIRE(kit.asked() == Lines{"get_client_list 500"});
+        kit.answer({Kit::reply({"11"})});
+      }
+      CHECK(kit.kinds() == std::vector{Kind::unanswered});
+      CHECK(kit.terminator.results()[0].why == "no answer within 5s");
+    }
+    SUBCASE("nor are the looks answered") {
+      for (unsigned look = 0; look < Terminator::k_looks; ++look) {
+        REQUIRE_FALSE(kit.terminator.done());
+        (void)kit.asked();
+        kit.terminator.take(control::Stopped{});
+      }
+      CHECK(kit.terminator.results() ==
+            std::vector<Termination>{{{11, 7}, Kind::unanswered, "no answer within 5s"}});
+    }
   }
 }
 

@@ -36,10 +36,6 @@ void check_readings(const Answer& answer) {
     require(std::all_of(pids->begin(), pids->end(), [](pid_t pid) { return pid >= 0; }),
             "no pid is negative");
   }
-  for (const auto& row : read_ps(answer).value_or(std::vector<ClientRow>{})) {
-    require(row.pid >= 0 && row.server >= 0, "no pid in ps is negative");
-    require(is_printable(row.command) && is_printable(row.device), "a row of ps is printable");
-  }
 }
 
 }  // namespace
