@@ -4,7 +4,6 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <csignal>
 #include <utility>
@@ -37,24 +36,28 @@ void FaultEnder::end(const std::string& instance, const std::vector<instance::Cl
     if (!sources_.is_waited_for(process)) ended.push_back(process);
   }
   const auto waited_for = clients.size() - ended.size();
-  const auto self = shared_from_this();
-  const auto results = [self, instance, ended, waited_for,
-                        told](const std::vector<instance::Termination>& all) {
+  const auto answer = std::make_shared<Answer>(executor_);
+  const auto results = [waited_for, answer, told](const std::vector<instance::Termination>& all) {
+    answer->is_there = true;
+    answer->come.cancel();
     told(sum_up(all, waited_for));
-    co_spawn(self->executor_, see_out(self, instance, ended), asio::detached);
   };
-  if (!ended.empty() && !closed_ && sources_.terminate(instance, ended, results)) return;
+  if (!ended.empty() && !closed_ && sources_.terminate(instance, ended, results)) {
+    co_spawn(executor_, see_out(shared_from_this(), instance, ended, answer), asio::detached);
+    return;
+  }
   asio::post(executor_, [told = std::move(told), waited_for] { told(sum_up({}, waited_for)); });
 }
 
-asio::awaitable<void> FaultEnder::see_out(Self self, std::string instance, Clients clients) {
+asio::awaitable<void> FaultEnder::see_out(Self self, std::string instance, Clients clients,
+                                          std::shared_ptr<Answer> answer) {
   asio::steady_timer pause(self->executor_, self->patience_.before_sigterm);
   co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-  if (self->closed_ || !self->sources_.is_faulted(instance)) co_return;
   self->signal_all(instance, clients, SIGTERM, "SIGTERM");
   pause.expires_after(self->patience_.before_sigkill);
   co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
-  if (self->closed_ || !self->sources_.is_faulted(instance)) co_return;
+  // It comes always; an instance's terminations are bounded in time.
+  if (!answer->is_there) co_await answer->come.async_wait(asio::as_tuple(asio::use_awaitable));
   self->signal_all(instance, clients, SIGKILL, "SIGKILL");
 }
 
@@ -62,6 +65,7 @@ void FaultEnder::signal_all(const std::string& instance, const Clients& clients,
                             const std::string& name) const {
   std::size_t sent = 0;
   for (const auto& client : clients) {
+    if (closed_ || !sources_.waits_for(instance, client.pid)) continue;
     if (sources_.signal(client, number)) ++sent;
   }
   if (sent == 0) return;

@@ -1,13 +1,16 @@
 // Ends the clients that hold a fault's error, so that their server can take newcomers again:
-// through MPS first, since a busy client that is killed can hang everybody; then, where the server
-// still waits for them, their processes. Whose policy lets clients take their time
-// (onFault.clients: wait) is left to go by itself.
+// through MPS, and their processes too, where the server still waits for them. Such a client has
+// nothing to save in CUDA, so it is asked to go (SIGTERM) soon after the fault, whatever MPS is at.
+// Killed it is later, and not before MPS has answered, or has not in time: what is killed while its
+// kernels run can hang everybody. Whose policy lets clients take their time (onFault.clients: wait)
+// is left to go by itself, and gets no signal.
 //
 // Threading: the supervisor's executor.
 #pragma once
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -28,8 +31,8 @@ class FaultEnder : public std::enable_shared_from_this<FaultEnder> {
     std::function<bool(const std::string& instance, Clients clients,
                        instance::Actor::Terminated told)>
         terminate;
-    // Whether the instance's server refuses newcomers because of a fault.
-    std::function<bool(const std::string& instance)> is_faulted;
+    // Whether the instance's server refuses newcomers because of a fault, and has that client.
+    std::function<bool(const std::string& instance, pid_t client)> waits_for;
     // To that process, if it is still the same; an Error says why not.
     std::function<Result<void>(const instance::ClientProcess& client, int number)> signal;
     // An event about an instance.
@@ -38,7 +41,7 @@ class FaultEnder : public std::enable_shared_from_this<FaultEnder> {
         say;
   };
   struct Patience {
-    std::chrono::milliseconds before_sigterm{1000};  // since the clients were ended through MPS
+    std::chrono::milliseconds before_sigterm{200};   // since the fault
     std::chrono::milliseconds before_sigkill{2000};  // since SIGTERM
   };
 
@@ -54,7 +57,15 @@ class FaultEnder : public std::enable_shared_from_this<FaultEnder> {
 
  private:
   using Self = std::shared_ptr<FaultEnder>;
-  static boost::asio::awaitable<void> see_out(Self self, std::string instance, Clients clients);
+  // What MPS has come to with them.
+  struct Answer {
+    explicit Answer(const boost::asio::any_io_executor& executor)
+        : come(executor, boost::asio::steady_timer::time_point::max()) {}
+    boost::asio::steady_timer come;  // cancelled when it has
+    bool is_there = false;
+  };
+  static boost::asio::awaitable<void> see_out(Self self, std::string instance, Clients clients,
+                                              std::shared_ptr<Answer> answer);
   void signal_all(const std::string& instance, const Clients& clients, int number,
                   const std::string& name) const;
 

@@ -5,6 +5,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <csignal>
+#include <set>
 
 using namespace mps;
 using namespace mps::app;
@@ -27,13 +28,26 @@ struct Fixture {
         done.push_back("terminate " + std::to_string(client.pid));
         results.push_back({client, ending, ""});
       }
-      boost::asio::post(io, [told, results] { told(results); });
+      const auto answers = [this, told, results] {
+        for (const auto pid : ended_by_it) there_still.erase(pid);
+        told(results);
+      };
+      if (late) {
+        answer_later = answers;
+      } else {
+        boost::asio::post(io, answers);
+      }
       return true;
     };
-    sources.is_faulted = [this](const std::string&) { return looks++ < faulted_looks; };
+    sources.waits_for = [this](const std::string& instance, pid_t client) {
+      return instance == "gpu0.shared" && there_still.contains(client);
+    };
     sources.signal = [this](const ClientProcess& client, int number) -> Result<void> {
+      CHECK(client.start_ticks == 7);
       if (client.pid == gone) return Error{"it has ended"};
       done.push_back("signal " + std::to_string(client.pid) + " " + std::to_string(number));
+      if (number == ends_them) there_still.erase(client.pid);
+      if (late && number == SIGTERM) boost::asio::post(io, answer_later);
       return {};
     };
     sources.say = [this](const std::string& kind, const std::string&, const std::string& message) {
@@ -67,23 +81,37 @@ struct Fixture {
   Kind ending = Kind::terminated;
   pid_t patient = 0;
   pid_t gone = 0;
-  int looks = 0;
-  int faulted_looks = 0;
+  std::set<pid_t> there_still{10, 11, 12};  // whom a faulted server has
+  std::set<pid_t> ended_by_it;              // whom MPS's ending makes go
+  int ends_them = 0;                        // the signal that does
+  bool late = false;                        // MPS answers after SIGTERM only
+  std::function<void()> answer_later;
   Lines done;
   std::shared_ptr<FaultEnder> ender;
 };
 
 }  // namespace
 
+namespace {
+
+std::string signalled(int count, const std::string& name) {
+  return "fault_clients_signalled: " + std::to_string(count) +
+         " clients that hold a fault were sent " + name + ": the server still waits for them";
+}
+
+}  // namespace
+
 TEST_CASE_FIXTURE(Fixture, "clients are ended through MPS, and left alone when that was enough") {
+  ended_by_it = {10, 11};
   end({10, 11});
   CHECK(done == Lines{"terminate 10", "terminate 11", "ended 2, waited for 0"});
 }
 
-TEST_CASE_FIXTURE(Fixture, "whose policy says so is waited for") {
+TEST_CASE_FIXTURE(Fixture, "whose policy says so is waited for, and gets no signal") {
   patient = 11;
   end({10, 11});
-  CHECK(done == Lines{"terminate 10", "ended 1, waited for 1"});
+  CHECK(done == Lines{"terminate 10", "ended 1, waited for 1", "signal 10 15",
+                      signalled(1, "SIGTERM"), "signal 10 9", signalled(1, "SIGKILL")});
 }
 
 TEST_CASE_FIXTURE(Fixture, "where all are waited for nobody is asked") {
@@ -93,26 +121,38 @@ TEST_CASE_FIXTURE(Fixture, "where all are waited for nobody is asked") {
 }
 
 TEST_CASE_FIXTURE(Fixture, "processes that the server still waits for are ended, too") {
-  faulted_looks = 2;
+  ended_by_it = {12};
   gone = 11;
-  end({10, 11});
-  CHECK(done == Lines{"terminate 10", "terminate 11", "ended 2, waited for 0", "signal 10 15",
-                      "fault_clients_signalled: 1 clients that hold a fault were sent SIGTERM: the "
-                      "server still waits for them",
-                      "signal 10 9",
-                      "fault_clients_signalled: 1 clients that hold a fault were sent SIGKILL: the "
-                      "server still waits for them"});
+  end({10, 11, 12});
+  CHECK(done == Lines{"terminate 10", "terminate 11", "terminate 12", "ended 3, waited for 0",
+                      "signal 10 15", signalled(1, "SIGTERM"), "signal 10 9",
+                      signalled(1, "SIGKILL")});
 }
 
 TEST_CASE_FIXTURE(Fixture, "SIGTERM may be enough") {
-  faulted_looks = 1;
+  ends_them = SIGTERM;
   end({10});
-  CHECK(done.size() == 4);
-  CHECK(done[2] == "signal 10 15");
+  CHECK(done ==
+        Lines{"terminate 10", "ended 1, waited for 0", "signal 10 15", signalled(1, "SIGTERM")});
+}
+
+TEST_CASE_FIXTURE(Fixture, "SIGTERM does not wait for MPS, SIGKILL does") {
+  late = true;
+  end({10});
+  CHECK(done == Lines{"terminate 10", "signal 10 15", signalled(1, "SIGTERM"),
+                      "ended 1, waited for 0", "signal 10 9", signalled(1, "SIGKILL")});
+}
+
+TEST_CASE_FIXTURE(Fixture, "a supervisor that ends meanwhile signals nobody any more") {
+  late = true;
+  ender->close();
+  end({10});
+  CHECK(done == Lines{"ended 0, waited for 0"});
 }
 
 TEST_CASE_FIXTURE(Fixture, "what went wrong is told") {
   ending = Kind::unanswered;
+  ended_by_it = {10};
   end({10});
   CHECK(done == Lines{"terminate 10", "ended 0, waited for 0; client 10: unanswered"});
 }

@@ -266,6 +266,14 @@ bool Fleet::terminate(const std::string& id, std::vector<instance::ClientProcess
   return false;
 }
 
+bool Fleet::waits_for(const std::string& id, pid_t client) const {
+  for (const auto* all : {&actors_, &leaving_}) {
+    const auto place = all->find(id);
+    if (place != all->end()) return place->second.instance->waits_for(client);
+  }
+  return false;
+}
+
 void Fleet::ask_all(const instance::Input& verb) {
   for (const auto* all : {&actors_, &leaving_}) {
     for (const auto& [id, member] : *all) (void)member.instance->ask(verb);

@@ -60,6 +60,8 @@ class Fleet {
   // instance, and nothing is told.
   bool terminate(const std::string& id, std::vector<instance::ClientProcess> clients,
                  instance::Actor::Terminated told);
+  // As the Actor's own. False too where there is no such instance.
+  [[nodiscard]] bool waits_for(const std::string& id, pid_t client) const;
   // The supervisor ends: nothing is started any more.
   void freeze() { frozen_ = true; }
   void close();

@@ -26,6 +26,7 @@ class FleetMember {
   [[nodiscard]] virtual instance::Snapshot snapshot() const = 0;
   [[nodiscard]] virtual instance::State state() const = 0;
   [[nodiscard]] virtual bool daemon_runs() const = 0;
+  [[nodiscard]] virtual bool waits_for(pid_t client) const = 0;
   virtual void on_change(std::function<void()> listener) = 0;
   // Lets go of everything but the listener that refuses, which goes with the last who holds it.
   virtual void close() = 0;
@@ -60,6 +61,7 @@ class ActorMember final : public FleetMember {
   [[nodiscard]] instance::Snapshot snapshot() const override { return actor_->snapshot(); }
   [[nodiscard]] instance::State state() const override { return actor_->state(); }
   [[nodiscard]] bool daemon_runs() const override { return actor_->daemon_runs(); }
+  [[nodiscard]] bool waits_for(pid_t client) const override { return actor_->waits_for(client); }
   void on_change(std::function<void()> listener) override {
     // Not to be kept alive by what it calls.
     actor_->on_change(

@@ -55,6 +55,7 @@ class FakeMember final : public FleetMember {
     }
     return std::nullopt;
   }
+  [[nodiscard]] bool waits_for(pid_t client) const override { return client == 900; }
   void terminate(std::vector<instance::ClientProcess> clients,
                  instance::Actor::Terminated /*told*/) override {
     for (const auto& client : clients) log_(name_ + " terminate " + std::to_string(client.pid));
@@ -197,6 +198,10 @@ TEST_CASE("clients are terminated where they are, also where it only waits for t
   CHECK(world.fleet.terminate("gpu0.ns-a", {{13, 7}}, {}));
   CHECK_FALSE(world.fleet.terminate("gpu0.ns-b", {{14, 7}}, {}));
   CHECK(world.happened() == Strings{"1 terminate 11", "1 terminate 12", "2 terminate 13"});
+  CHECK(world.fleet.waits_for("gpu0.shared", 900));
+  CHECK_FALSE(world.fleet.waits_for("gpu0.shared", 901));
+  CHECK(world.fleet.waits_for("gpu0.ns-a", 900));
+  CHECK_FALSE(world.fleet.waits_for("gpu0.ns-b", 900));
 }
 
 TEST_CASE("a shared instance whose device is not reported stays") {

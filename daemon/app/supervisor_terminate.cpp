@@ -190,12 +190,8 @@ void Supervisor::make_fault_ender() {
                              instance::Actor::Terminated told) {
     return !ending_ && terminate_clients(instance, std::move(clients), std::move(told));
   };
-  sources.is_faulted = [this](const std::string& id) {
-    for (const auto& instance : fleet_.snapshots()) {
-      if (instance.id != id) continue;
-      return instance.server && instance.server->status == instance::ServerStatus::fault;
-    }
-    return false;
+  sources.waits_for = [this](const std::string& id, pid_t client) {
+    return fleet_.waits_for(id, client);
   };
   sources.signal = [this](const instance::ClientProcess& client, int number) -> Result<void> {
     auto process = process::Child::adopt(io_.get_executor(), client.pid, client.start_ticks);

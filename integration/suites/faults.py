@@ -9,6 +9,7 @@ import signal
 import harness
 from gate_kit import SHARED, GateSuite, Program, for_everybody
 from harness import OPTIONS, wait_until
+from fault_kit import IGNORING
 from sim_kit import Lines, order
 
 WAITS = {"onFault": {"clients": "wait"}}
@@ -20,10 +21,10 @@ class FaultSuite(GateSuite):
         supervisor.environment["MPS_SIM_SERVER_READY_MS"] = "5"
         return supervisor.start()
 
-    def client(self, supervisor):
+    def client(self, supervisor, prefix=()):
         """A probe that is in, with a context, and does what it is told."""
         probe = Lines(
-            [OPTIONS.build / "bin/mps-probe", "--commands"],
+            [*prefix, OPTIONS.build / "bin/mps-probe", "--commands"],
             supervisor.backend.environment(supervisor.open_pipe()),
         )
         supervisor.helpers.append(probe.process)
@@ -144,6 +145,53 @@ class Faults(FaultSuite):
             supervisor.policies.put(name, text)
         supervisor.start()
         # The new one finds the server as it is, and its clients' policy says otherwise now.
+        self.serves_again(supervisor, mark)
+
+    def test_a_front_end_that_ends_a_client_ends_with_its_supervisor(self):
+        """In the daemon's own mount namespace, where a thread of a moment starts it."""
+        supervisor = self.node()
+        culprit, _ = self.client(supervisor), self.client(supervisor)
+        server = self.server(supervisor)
+        mark = supervisor.events.last_id()
+        self.assertIsNotNone(order(server, "set terminate_hangs 1"))
+        culprit.ask("fault bad-address")
+        supervisor.events.wait("fault", mark, SHARED)
+        (hanging,) = wait_until(
+            lambda: self.hanging_front_end(supervisor), "MPS leaves terminate_client unanswered"
+        )
+        supervisor.kill9()
+        wait_until(lambda: not harness.is_running(hanging), "it has ended, too")
+        order(server, "die signal 9")
+        supervisor.start()
+        newcomer = self.client(supervisor)
+        self.assertEqual(newcomer.ask("launch 1")["result"], 0)
+        seen = [e["kind"] for e in supervisor.events.seen if e["id"] > mark]
+        self.assertEqual([kind for kind in seen if kind == "channel_busy"], [])
+
+    def hanging_front_end(self, supervisor):
+        """The same one as at the last look."""
+        before = getattr(self, "front_ends_before", [])
+        self.front_ends_before = harness.front_ends(supervisor.process.pid)
+        return self.front_ends_before if self.front_ends_before == before else []
+
+    def test_who_holds_the_fault_and_stays_is_asked_to_go(self):
+        """And killed where it does not; whose policy says wait is left alone."""
+        supervisor = self.node()
+        culprit, deaf = self.client(supervisor), self.client(supervisor, IGNORING)
+        mark = supervisor.events.last_id()
+        culprit.ask("fault bad-address")
+        first = supervisor.events.wait("fault_clients_signalled", mark, SHARED)
+        self.assertEqual(
+            first["message"],
+            "2 clients that hold a fault were sent SIGTERM: the server still waits for them",
+        )
+        second = supervisor.events.wait("fault_clients_signalled", mark, SHARED, count=2)
+        self.assertEqual(
+            second["message"],
+            "1 clients that hold a fault were sent SIGKILL: the server still waits for them",
+        )
+        self.assertEqual(culprit.process.wait(timeout=harness.DEADLINE), -signal.SIGTERM)
+        self.assertEqual(deaf.process.wait(timeout=harness.DEADLINE), -signal.SIGKILL)
         self.serves_again(supervisor, mark)
 
     def test_while_it_drains(self):
