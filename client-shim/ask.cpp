@@ -185,6 +185,7 @@ constexpr Hint k_hints[] = {
     {"too_many_waiting", false, "try again later"},
     {"draining", false, "take another device, or ask this node's operators"},
     {"failed", false, "take another device, or ask this node's operators"},
+    {"device_out", false, "take another device, or ask this node's operators"},
     {"share_deleted", false, "start again with a share that is there"},
     {"no_policy", false, "ask this node's operators for a policy"},
     {"unidentified", false, "start it in a container, a systemd unit or a login session"},

@@ -31,7 +31,7 @@ struct AgentStatus {
   std::string version;
   pid_t pid = 0;
   std::chrono::system_clock::time_point started_at;
-  bool ready = false;             // every capable device has an instance that serves
+  bool ready = false;             // every device that can be used has an instance that serves
   std::string not_ready_because;  // empty when ready
   std::string run_directory;
   std::string state_directory;

@@ -143,7 +143,7 @@ Answer Api::status(const Request&, const std::string&) {
 }
 
 Answer Api::devices(const Request&, const std::string&) {
-  return json_reply(devices_to_json(agent_.inventory(), agent_.device_facts()));
+  return json_reply(devices_to_json(agent_.inventory(), agent_.device_facts(), agent_.faults()));
 }
 
 Answer Api::instances(const Request&, const std::string&) {

@@ -71,7 +71,7 @@ TEST_CASE_FIXTURE(Fixture, "an instance shows all that the contract names") {
                "clientPriority": "below-normal", "confirmed": true,
                "from": {"activeThreadPercentage": "a.yaml:7:9 (spec.client)",
                         "pinnedDeviceMemoryMiB": null}},
-    "limitsDrifted": 0, "clients": 1, "lastError": "start failed",
+    "limitsDrifted": 0, "clients": 1, "lastError": "start failed", "outOfService": null,
     "pipeDirectory": "/run/mps/gpu0.shared/open/pipe", "unknownLogLines": 0,
     "nextStart": "2026-11-20T10:00:05.000Z", "serverStatusKnown": false})j"));
 }
@@ -103,7 +103,7 @@ TEST_CASE_FIXTURE(Fixture, "devices and clients are arrays") {
     "name": "NVIDIA H200", "pciBusId": null, "memoryMiB": 1024, "reservedMemoryMiB": 0,
     "smCount": null, "computeCapability": "9.0", "computeMode": null, "migEnabled": false,
     "declared": false, "mpsCapable": false, "notCapableBecause": "too small", "error": null,
-    "maxClients": null, "exclusive": null}])"));
+    "maxClients": null, "exclusive": null, "outOfService": null}])"));
   mps::policy::DeviceFacts facts;
   facts.uuid = "MIG-1";
   facts.max_clients = 7;
@@ -111,6 +111,12 @@ TEST_CASE_FIXTURE(Fixture, "devices and clients are arrays") {
   const auto known = json::parse(reply("GET", "/v1/devices").body)[0];
   CHECK(known["maxClients"] == 7);
   CHECK(known["exclusive"] == false);
+  agent.faults_.devices_out_.apply(mps::fault::DeviceTakenOut{test::sample_device_out("MIG-1")});
+  CHECK(json::parse(reply("GET", "/v1/devices").body)[0]["outOfService"] == json::parse(R"j({
+    "device": "MIG-1", "gpu": "MIG-1", "needs": "reset", "reason": "Xid 46 (GPU timeout)",
+    "xid": 46, "action": null, "since": "2026-11-20T10:00:00.000Z", "incident": "f3",
+    "message": "MIG-1 is out of service since 2026-11-20T10:00:00.000Z until it is reset: Xid 46 (GPU timeout), incident f3"})j"));
+  CHECK(json::parse(reply("GET", "/v1/status").body)["outOfService"].size() == 1);
   CHECK(reply("GET", "/v1/clients?instance=gpu0.shared").body ==
         R"([{"admission":null,"adopted":false,"command":"train","connected":true,)"
         R"("container":null,"description":null,"instance":"gpu0.shared","limits":null,)"
@@ -136,7 +142,7 @@ TEST_CASE_FIXTURE(Fixture, "status sums up") {
     "stateDirectory": "/var/lib/mps-supervisor", "driverVersion": null, "devices": 0,
     "devicesError": "NVML: not there", "instances": 1, "instancesByState": {"failed": 1},
     "clients": 1, "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}],
-    "noCeiling": [],
+    "outOfService": [], "noCeiling": [],
     "findings": [{"device": "GPU-0a", "kind": "outside_mps", "processes": 2}],
     "policies": {"generation": 1, "hash": ")" + agent.policies_.generation->hash +
                                                                     R"(",

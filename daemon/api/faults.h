@@ -1,7 +1,8 @@
 // Incidents and the quarantine, as the API shows and steers them.
 //
 // Metrics: mps_supervisor_incidents_total{device,domain,kind}, those that are over, since the
-// supervisor's start; mps_supervisor_quarantined{namespace}, entries that hold.
+// supervisor's start; mps_supervisor_quarantined{namespace}, entries that hold;
+// mps_supervisor_device_out_of_service{device,needs}, 1 for each device that is.
 #pragma once
 
 #include <deque>
@@ -20,6 +21,7 @@ class FaultDesk {
   [[nodiscard]] virtual const std::deque<fault::Incident>& incidents() const = 0;  // by number
   [[nodiscard]] virtual const fault::QuarantineState& quarantine() const = 0;
   [[nodiscard]] virtual const fault::Keeper::Counts& counts() const = 0;
+  [[nodiscard]] virtual const fault::DevicesOut& devices_out() const = 0;
   virtual Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) = 0;
   virtual Result<fault::Entry> lift(const std::string& id, const std::string& by) = 0;
 };

@@ -143,12 +143,14 @@ TEST_CASE_FIXTURE(Fixture, "metrics of faults") {
                            {{"GPU-0a", "ns-team-a", fault::Kind::wedged}, 1}};
   (void)reply("POST", "/v1/quarantine", k_order);
   (void)reply("POST", "/v1/quarantine", R"({"namespace": "team-a", "for": "1h", "reason": "x"})");
+  agent.faults_.devices_out_.apply(fault::DeviceTakenOut{test::sample_device_out()});
   const auto text = render_metrics(agent.status_, {}, {}, agent.policies_, {}, {}, &agent.faults_);
   for (
       const auto* line :
       {"mps_supervisor_incidents_total{device=\"GPU-0a\",domain=\"shared\",kind=\"app_fault\"} 3\n",
        "mps_supervisor_incidents_total{device=\"GPU-0a\",domain=\"ns-team-a\",kind=\"wedged\"} 1\n",
-       "mps_supervisor_quarantined{namespace=\"team-a\"} 2\n"}) {
+       "mps_supervisor_quarantined{namespace=\"team-a\"} 2\n",
+       "mps_supervisor_device_out_of_service{device=\"GPU-0a\",needs=\"reset\"} 1\n"}) {
     CAPTURE(line);
     CHECK(text.find(line) != std::string::npos);
   }

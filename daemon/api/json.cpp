@@ -6,6 +6,7 @@
 
 #include "api/policy_json.h"
 #include "base/text.h"
+#include "fault/out_of_service_json.h"
 
 namespace mps::api {
 
@@ -77,6 +78,23 @@ void add_missing_ceilings(json& list, const instance::Snapshot& instance) {
   if (!limits.pinned_memory_mebibytes) add("pinnedDeviceMemory", instance.memory_from);
 }
 
+// All of them, also those that NVML does not report.
+json devices_out_to_json(const FaultDesk* faults) {
+  auto list = json::array();
+  if (faults == nullptr) return list;
+  for (const auto& [device, entry] : faults->devices_out().entries) {
+    list.push_back(fault::to_json(entry));
+  }
+  return list;
+}
+
+json out_of_service(const FaultDesk* faults, const device::Inventory& inventory,
+                    const std::string& device) {
+  if (faults == nullptr) return nullptr;
+  const auto* entry = faults->devices_out().of(device, device::gpu_of(inventory, device));
+  return entry == nullptr ? json(nullptr) : fault::to_json(*entry);
+}
+
 json findings_to_json(const AuditStatus& audit) {
   auto list = json::array();
   for (const auto& count : audit.counts) {
@@ -116,7 +134,7 @@ json to_json(const device::Device& device) {
 }
 
 json devices_to_json(const device::Inventory& inventory,
-                     const std::vector<policy::DeviceFacts>& facts) {
+                     const std::vector<policy::DeviceFacts>& facts, const FaultDesk* faults) {
   auto list = json::array();
   for (const auto& device : inventory.devices) {
     auto entry = to_json(device);
@@ -124,6 +142,7 @@ json devices_to_json(const device::Inventory& inventory,
                                    [&device](const auto& one) { return one.uuid == device.uuid; });
     entry["maxClients"] = fact == facts.end() ? json(nullptr) : number_or_null(fact->max_clients);
     entry["exclusive"] = fact == facts.end() ? json(nullptr) : json(fact->exclusive);
+    entry["outOfService"] = out_of_service(faults, inventory, device.uuid);
     list.push_back(std::move(entry));
   }
   return list;
@@ -147,6 +166,7 @@ json to_json(const instance::Snapshot& snapshot) {
       {"limitsDrifted", snapshot.limits_drifted},
       {"clients", snapshot.clients.size()},
       {"lastError", text_or_null(snapshot.last_error)},
+      {"outOfService", text_or_null(snapshot.out_of_service)},
       {"pipeDirectory", snapshot.pipe_directory},
       {"unknownLogLines", snapshot.unknown_log_lines},
       {"nextStart", snapshot.next_start ? json(format_time(*snapshot.next_start)) : json(nullptr)},
@@ -202,6 +222,7 @@ json status_to_json(const Agent& agent, const EventLog& log) {
   status["instancesByState"] = states;
   status["clients"] = clients;
   status["lastErrors"] = errors;
+  status["outOfService"] = devices_out_to_json(agent.faults());
   status["noCeiling"] = missing;
   status["findings"] = findings_to_json(agent.audit());
   status["policies"] = to_json(agent.policies());

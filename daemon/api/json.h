@@ -15,9 +15,11 @@
 namespace mps::api {
 
 nlohmann::json to_json(const device::Device& device);
-// An array: the devices, each with what is known of it besides where MPS can run on it.
+// An array: the devices, each with what is known of it besides where MPS can run on it, and why it
+// is out of service, where it is (`faults` may be null).
 nlohmann::json devices_to_json(const device::Inventory& inventory,
-                               const std::vector<policy::DeviceFacts>& facts);
+                               const std::vector<policy::DeviceFacts>& facts,
+                               const FaultDesk* faults);
 nlohmann::json to_json(const instance::Snapshot& snapshot);
 nlohmann::json to_json(const AgentStatus& status);
 

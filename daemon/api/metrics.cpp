@@ -202,6 +202,14 @@ void of_faults(Exposition& out, const FaultDesk& faults) {
   for (const auto& [number, entry] : faults.quarantine().entries) ++kept_out[entry.key.subject];
   out.family("quarantined", "gauge", "Who is kept out: namespaces, and workloads of them.");
   for (const auto& [subject, count] : kept_out) out.sample(label("namespace", subject), count);
+  out.family(
+      "device_out_of_service", "gauge",
+      "1 for each device that MPS must not run on before it was reset, or the node rebooted.");
+  for (const auto& [device, entry] : faults.devices_out().entries) {
+    const bool reboot = entry.needs == fault::Consequence::out_until_reboot;
+    out.sample(label("device", device) + "," + label("needs", reboot ? "reboot" : "reset"),
+               std::uint64_t{1});
+  }
 }
 
 }  // namespace
@@ -213,7 +221,7 @@ std::string render_metrics(const AgentStatus& status, const std::vector<Snapshot
   Exposition out;
   out.family("build_info", "gauge", "The version of the supervisor; always 1.");
   out.sample(label("version", status.version), std::uint64_t{1});
-  out.family("ready", "gauge", "1 if every capable device has an instance that serves.");
+  out.family("ready", "gauge", "1 if every device that is in service has an instance that serves.");
   out.sample("", std::uint64_t{status.ready ? 1U : 0U});
   out.family("instance_state", "gauge", "1 for the state that the instance is in.");
   one_hot<State>(out, instances, "state", k_states,

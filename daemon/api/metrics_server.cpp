@@ -42,9 +42,17 @@ class Health {
   Answer healthz(const Request&, const std::string&) { return text(200, "ok\n"); }
   Answer readyz(const Request&, const std::string&) {
     const auto status = agent_.status();
-    const auto policies = "\npolicies: " + summary(agent_.policies()) + "\n";
-    return status.ready ? text(200, "ok" + policies)
-                        : text(503, status.not_ready_because + policies);
+    const auto rest = devices_out() + "\npolicies: " + summary(agent_.policies()) + "\n";
+    return status.ready ? text(200, "ok" + rest) : text(503, status.not_ready_because + rest);
+  }
+  [[nodiscard]] std::string devices_out() const {
+    std::string lines;
+    const auto* faults = agent_.faults();
+    if (faults == nullptr) return lines;
+    for (const auto& [device, entry] : faults->devices_out().entries) {
+      lines += "\n" + fault::describe(entry);
+    }
+    return lines;
   }
 
   const Agent& agent_;

@@ -44,7 +44,7 @@ TEST_CASE("the metrics, whole") {
       R"(# HELP mps_supervisor_build_info The version of the supervisor; always 1.
 # TYPE mps_supervisor_build_info gauge
 mps_supervisor_build_info{version="0.1.0"} 1
-# HELP mps_supervisor_ready 1 if every capable device has an instance that serves.
+# HELP mps_supervisor_ready 1 if every device that is in service has an instance that serves.
 # TYPE mps_supervisor_ready gauge
 mps_supervisor_ready 0
 # HELP mps_supervisor_instance_state 1 for the state that the instance is in.
@@ -158,6 +158,7 @@ mps_supervisor_granted_memory_bytes{device="GPU-0a",namespace="team-a"} 21474836
 mps_supervisor_refused_total{code="not_ready"} 0
 mps_supervisor_refused_total{code="draining"} 0
 mps_supervisor_refused_total{code="failed"} 0
+mps_supervisor_refused_total{code="device_out"} 0
 mps_supervisor_refused_total{code="share_deleted"} 0
 mps_supervisor_refused_total{code="no_policy"} 0
 mps_supervisor_refused_total{code="unidentified"} 0
@@ -221,6 +222,16 @@ TEST_CASE("health over TCP") {
   });
   CHECK(get(server->port(), "/readyz") ==
         response("503 Service Unavailable", "gpu0.shared is failed\n" + policies));
+  // A device that is out of service is said of whoever is ready.
+  reactor.run([&] {
+    agent.status_.ready = true;
+    agent.faults_.devices_out_.apply(mps::fault::DeviceTakenOut{test::sample_device_out()});
+  });
+  CHECK(get(server->port(), "/readyz") ==
+        response("200 OK",
+                 "ok\nGPU-0a is out of service since 2026-11-20T10:00:00.000Z until it is reset: "
+                 "Xid 46 (GPU timeout), incident f3\n" +
+                     policies));
   CHECK(get(server->port(), "/metrics")
             .find("\r\nContent-Type: text/plain; version=0.0.4; "
                   "charset=utf-8\r\n") != std::string::npos);

@@ -95,6 +95,7 @@ class FakeFaults : public FaultDesk {
   [[nodiscard]] const std::deque<fault::Incident>& incidents() const override { return incidents_; }
   [[nodiscard]] const fault::QuarantineState& quarantine() const override { return quarantine_; }
   [[nodiscard]] const fault::Keeper::Counts& counts() const override { return counts_; }
+  [[nodiscard]] const fault::DevicesOut& devices_out() const override { return devices_out_; }
   Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override {
     const auto made = fault::put_in(quarantine_, order, by, now_);
     if (!made) return made.error();
@@ -114,7 +115,14 @@ class FakeFaults : public FaultDesk {
   std::deque<fault::Incident> incidents_;
   fault::QuarantineState quarantine_;
   fault::Keeper::Counts counts_;
+  fault::DevicesOut devices_out_;
 };
+
+inline fault::OutOfService sample_device_out(const std::string& device = "GPU-0a") {
+  return {device, device, fault::Consequence::out_until_reset,
+          46,     {},     fault::time_of(at("2026-11-20T10:00:00.000Z")),
+          3,      "boot"};
+}
 
 class FakeAgent : public Agent {
  public:

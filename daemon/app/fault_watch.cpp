@@ -17,6 +17,7 @@ FaultWatch::FaultWatch(const boost::asio::any_io_executor& executor, fault::Book
     : keeper_(std::move(book), std::move(sources)), alarm_(executor) {
   entries_ = keeper_.quarantine().entries.size();
   next_entry_ = keeper_.quarantine().next;
+  devices_out_ = keeper_.devices_out();
 }
 
 void FaultWatch::forget(const std::string& instance) {
@@ -68,6 +69,30 @@ void FaultWatch::signal(const std::string& instance, const fault::Signal& signal
   changed();
 }
 
+void FaultWatch::xid(const fault::Keeper::OfDevice& of, unsigned number) {
+  if (closed_) return;
+  keeper_.on_xid(of, number, now());
+  changed();
+}
+
+void FaultWatch::action(const fault::Keeper::OfDevice& of, fault::RecoveryAction action) {
+  if (closed_) return;
+  keeper_.on_action(of, action, now());
+  changed();
+}
+
+void FaultWatch::devices_are(const std::set<std::string>& devices) {
+  keeper_.devices_are(devices);
+  changed();
+}
+
+bool FaultWatch::put_back(const std::string& device, const std::string& gpu,
+                          const std::string& why) {
+  const bool was_out = keeper_.put_back(device, gpu, why);
+  changed();
+  return was_out;
+}
+
 std::optional<share::Refusal> FaultWatch::kept_out(const identity::Identity& who,
                                                    const std::string& command) const {
   if (keeper_.quarantine().entries.empty()) return std::nullopt;
@@ -101,6 +126,9 @@ void FaultWatch::changed() {
   entries_ = quarantine.entries.size();
   next_entry_ = quarantine.next;
   if (!same && quarantine_changed_ && !closed_) quarantine_changed_();
+  if (keeper_.devices_out() == devices_out_) return;
+  devices_out_ = keeper_.devices_out();
+  if (devices_changed_ && !closed_) devices_changed_();
 }
 
 void FaultWatch::set_alarm() {

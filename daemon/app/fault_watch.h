@@ -36,11 +36,18 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   void happened(const std::string& instance, const instance::Emit& event);
   void let_in(const admission::LetIn& in);
   void signal(const std::string& instance, const fault::Signal& signal);
+  void xid(const fault::Keeper::OfDevice& of, unsigned number);
+  void action(const fault::Keeper::OfDevice& of, fault::RecoveryAction action);
+  // All devices there are, for sure.
+  void devices_are(const std::set<std::string>& devices);
+  bool put_back(const std::string& device, const std::string& gpu, const std::string& why);
 
   [[nodiscard]] std::optional<share::Refusal> kept_out(const identity::Identity& who,
                                                        const std::string& command) const;
   // Called after somebody is kept out, or no longer.
   void on_quarantine(std::function<void()> listener) { quarantine_changed_ = std::move(listener); }
+  // Likewise of devices that are out of service.
+  void on_devices_out(std::function<void()> listener) { devices_changed_ = std::move(listener); }
 
   // api::FaultDesk
   [[nodiscard]] const std::deque<fault::Incident>& incidents() const override {
@@ -50,6 +57,9 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
     return keeper_.quarantine();
   }
   [[nodiscard]] const fault::Keeper::Counts& counts() const override { return keeper_.counts(); }
+  [[nodiscard]] const fault::DevicesOut& devices_out() const override {
+    return keeper_.devices_out();
+  }
   Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override;
   Result<fault::Entry> lift(const std::string& id, const std::string& by) override;
 
@@ -67,7 +77,9 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   std::map<Process, fault::ClientFacts> known_;  // who was let in; until they have gone
   std::set<std::string> shut_down_;              // whose server we are ending
   std::function<void()> quarantine_changed_;
-  std::size_t entries_ = 0;  // of the quarantine, at the last look
+  std::function<void()> devices_changed_;
+  fault::DevicesOut devices_out_;  // at the last look
+  std::size_t entries_ = 0;        // of the quarantine, at the last look
   std::uint64_t next_entry_ = 1;
   bool closed_ = false;
 };

@@ -156,10 +156,28 @@ Fleet::Member Fleet::begin(const WantedInstance& wanted,
     before.mapped().instance->close();
     before.mapped().instance->give_way();
   }
-  auto instance = make_(wanted);
-  instance->on_change([this] { changed(); });
-  how(*instance);
-  return {std::move(instance), wanted.device, wanted.domain};
+  Member made{make_(wanted), wanted.device, wanted.domain};
+  made.instance->on_change([this] { changed(); });
+  tell_of_device(made);
+  how(*made.instance);
+  return made;
+}
+
+// Before it starts anything, and then when it is otherwise.
+void Fleet::tell_of_device(Member& member) {
+  auto why = why_out(member.device);
+  if (why == member.device_out) return;
+  member.device_out = std::move(why);
+  const auto& out = member.device_out;
+  (void)member.instance->ask(out.empty() ? instance::Input(instance::DeviceBack{})
+                                         : instance::Input(instance::DeviceOut{out}));
+}
+
+void Fleet::devices_changed() {
+  if (frozen_) return;
+  for (auto* all : {&actors_, &leaving_, &retired_}) {
+    for (auto& [id, member] : *all) tell_of_device(member);
+  }
 }
 
 void Fleet::put(Members& members, const std::string& id, Member member) {
@@ -230,13 +248,22 @@ std::string Fleet::not_serving() const {
   const auto add = [&text](const std::string& sentence) {
     text += (text.empty() ? "" : "; ") + sentence;
   };
+  std::size_t out = 0;
   for (const auto& [id, member] : actors_) {
     const auto state = member.instance->state();
-    if (state == instance::State::ready || state == instance::State::faulted) continue;
+    if (!member.device_out.empty()) ++out;
+    if (!member.device_out.empty() || state == instance::State::ready ||
+        state == instance::State::faulted) {
+      continue;
+    }
     add(id + " is " + to_string(state));
   }
   for (const auto& wanted : wanted_) {
-    if (!actors_.contains(wanted.id)) add(wanted.id + " waits for the end of its predecessor");
+    if (actors_.contains(wanted.id) || !why_out(wanted.device).empty()) continue;
+    add(wanted.id + " waits for the end of its predecessor");
+  }
+  if (out != 0 && out == actors_.size()) {
+    for (const auto& [id, member] : actors_) add(id + ": " + member.device_out);
   }
   return text;
 }

@@ -37,12 +37,21 @@ class Fleet {
   // daemon of none of them is left over.
   void reconcile(std::vector<WantedInstance> wanted, bool inventory_is_sure);
 
+  // Why a device is out of service; empty: it is not. Before the first reconcile(). When the answer
+  // may have changed all instances are told, also those that leave or have ended: they may be
+  // wanted again.
+  void ask_of_devices(std::function<std::string(const std::string& device)> why_out) {
+    why_out_ = std::move(why_out);
+  }
+  void devices_changed();
+
   // Called after an instance changed.
   void on_change(std::function<void()> listener) { changed_ = std::move(listener); }
 
   // Those that are wanted, and those that end when their clients have gone.
   [[nodiscard]] std::vector<instance::Snapshot> snapshots() const;
-  // Of those that are wanted: "gpu0.shared is starting; …"; empty: all there are serve.
+  // Of those that are wanted and whose device is in service: "gpu0.shared is starting; …"; empty:
+  // all there are serve. Where no device is left: why that is.
   [[nodiscard]] std::string not_serving() const;
   // Of those that are wanted, by id.
   [[nodiscard]] std::map<std::string, std::string> devices() const;
@@ -73,7 +82,8 @@ class Fleet {
     MemberPtr instance;
     std::string device;
     std::string domain;
-    bool unfit = false;  // its daemon cannot be taken back
+    bool unfit = false;        // its daemon cannot be taken back
+    std::string device_out{};  // what it was told
   };
   using Members = std::map<std::string, Member>;
 
@@ -87,6 +97,10 @@ class Fleet {
   [[nodiscard]] const WantedInstance* find(const std::string& id) const;
   // Made and started; what refused in its directory until now has gone after that.
   Member begin(const WantedInstance& wanted, const std::function<void(FleetMember&)>& how);
+  [[nodiscard]] std::string why_out(const std::string& device) const {
+    return why_out_ ? why_out_(device) : std::string();
+  }
+  void tell_of_device(Member& member);
   static void put(Members& members, const std::string& id, Member member);
   void put_aside(const std::string& id, Member member);
   void changed();
@@ -97,6 +111,7 @@ class Fleet {
   Make make_;
   Say say_;
   std::function<void()> changed_;
+  std::function<std::string(const std::string& device)> why_out_;
   std::vector<WantedInstance> wanted_;
   bool inventory_is_sure_ = false;
   Members actors_;   // wanted, by id

@@ -67,7 +67,9 @@ class ActorMember final : public FleetMember {
     actor_->on_change(
         [actor = std::weak_ptr(actor_), gate = gate_, listener = std::move(listener)] {
           const auto alive = actor.lock();
-          if (gate && alive) gate->instance_is(alive->state(), alive->last_error());
+          if (gate && alive) {
+            gate->instance_is(alive->state(), alive->last_error(), alive->device_out());
+          }
           if (gate) gate->look();
           if (listener) listener();
         });

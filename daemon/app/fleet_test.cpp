@@ -33,7 +33,7 @@ class FakeMember final : public FleetMember {
 
   void start(const std::optional<instance::FoundDaemon>& found) override {
     log_(name_ + (found ? " start with " + std::to_string(found->pid) : " start"));
-    become(State::ready);
+    if (!is_out_) become(State::ready);
   }
   void drain(const instance::FoundDaemon& found) override {
     log_(name_ + " drain " + std::to_string(found.pid));
@@ -41,7 +41,7 @@ class FakeMember final : public FleetMember {
   }
   std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
     if (std::holds_alternative<instance::UndrainWanted>(verb)) {
-      if (refuses_undrain) return instance::VerbRefused{"its daemon is ending"};
+      if (refuses_undrain || is_out_) return instance::VerbRefused{"its daemon is ending"};
       log_(name_ + " undrain");
       become(State::ready);
     } else if (std::holds_alternative<instance::DrainWanted>(verb)) {
@@ -50,6 +50,14 @@ class FakeMember final : public FleetMember {
     } else if (std::holds_alternative<instance::ShutdownWanted>(verb)) {
       log_(name_ + " shutdown");
       become(State::stopped);
+    } else if (const auto* out = std::get_if<instance::DeviceOut>(&verb)) {
+      log_(name_ + " out: " + out->why);
+      if (state_ == State::ready) become(has_clients ? State::draining : State::stopped);
+      is_out_ = true;
+    } else if (std::holds_alternative<instance::DeviceBack>(verb)) {
+      log_(name_ + " back");
+      is_out_ = false;
+      become(State::ready);
     } else if (const auto* limits = std::get_if<instance::LimitsWanted>(&verb)) {
       wanted_.limits = limits->limits;
     }
@@ -89,6 +97,7 @@ class FakeMember final : public FleetMember {
   std::string name_;
   WantedInstance wanted_;
   State state_ = State::stopped;
+  bool is_out_ = false;
   std::function<void()> changed_;
 };
 
@@ -202,6 +211,50 @@ TEST_CASE("clients are terminated where they are, also where it only waits for t
   CHECK_FALSE(world.fleet.waits_for("gpu0.shared", 901));
   CHECK(world.fleet.waits_for("gpu0.ns-a", 900));
   CHECK_FALSE(world.fleet.waits_for("gpu0.ns-b", 900));
+}
+
+TEST_CASE("all instances of a device that is out of service are told, also before they start") {
+  World world;
+  std::map<std::string, std::string> out;
+  world.fleet.ask_of_devices([&out](const std::string& device) { return out[device]; });
+  world.want({wanted("gpu0.shared"), wanted("gpu0.ns-a"), wanted("gpu0.ns-b"),
+              wanted("gpu1.shared", "GPU-b")});
+  world.want({wanted("gpu0.shared"), wanted("gpu1.shared", "GPU-b")});
+  world.end(3);
+  world.happened();
+  out["GPU-a"] = "it is out";
+  for (int i = 0; i < 2; ++i) world.fleet.devices_changed();
+  // One that serves, one that leaves, one that has ended; and not the other device's.
+  CHECK(world.happened() == Strings{"1 out: it is out", "2 out: it is out", "3 out: it is out"});
+  CHECK(world.fleet.not_serving().empty());
+  world.want({wanted("gpu0.shared"), wanted("gpu0.ns-b"), wanted("gpu0.ns-c"),
+              wanted("gpu1.shared", "GPU-b")});
+  CHECK(world.happened() == Strings{"3 close", "made 5 gpu0.ns-b", "5 out: it is out", "5 start",
+                                    "3 gone", "made 6 gpu0.ns-c", "6 out: it is out", "6 start"});
+  CHECK(world.fleet.not_serving().empty());
+  // One that leaves does so, and then it is the next one's turn.
+  world.want({wanted("gpu0.ns-a"), wanted("gpu0.shared")});
+  CHECK(world.said.back() ==
+        "waiting: gpu0.ns-a: waits for the end of its predecessor, which ends "
+        "when its clients have gone");
+  out["GPU-a"] = "";
+  out["GPU-b"] = "it is out";
+  world.happened();
+  world.fleet.devices_changed();
+  const auto told = world.happened();
+  CHECK(std::count(told.begin(), told.end(), "1 back") == 1);
+  CHECK(std::count(told.begin(), told.end(), "2 back") == 1);
+  CHECK(std::count(told.begin(), told.end(), "4 out: it is out") == 1);
+}
+
+TEST_CASE("where no device is left, that is why nothing serves") {
+  World world;
+  std::string out;
+  world.fleet.ask_of_devices([&out](const std::string&) { return out; });
+  world.want({wanted("gpu0.shared")});
+  out = "GPU-a is out";
+  world.fleet.devices_changed();
+  CHECK(world.fleet.not_serving() == "gpu0.shared: GPU-a is out");
 }
 
 TEST_CASE("a shared instance whose device is not reported stays") {

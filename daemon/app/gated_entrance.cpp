@@ -151,16 +151,18 @@ void GatedEntrance::leave_for_good() {
 // ---- what the desk knows ----
 
 share::Door GatedEntrance::door() const {
+  const auto& id = settings_.place.instance;
+  const bool drains = state_ == State::draining;
+  if (!device_out_.empty()) return share::Closed{share::device_out(id, device_out_), drains};
   switch (state_) {
     case State::ready:
       if (listed_) return share::Serving{};
       return share::NotReady{"starting"};
     case State::draining:
-      return share::Closed{share::draining(settings_.place.instance), true};
     case State::stopped:
-      return share::Closed{share::draining(settings_.place.instance), false};
+      return share::Closed{share::draining(id), drains};
     case State::failed:
-      return share::Closed{share::failed(settings_.place.instance, why_), false};
+      return share::Closed{share::failed(id, why_), false};
     default:
       return share::NotReady{to_string(state_)};
   }
@@ -182,10 +184,12 @@ void GatedEntrance::tell_desk() {
   controller_->instance_changed(settings_.place, facts);
 }
 
-void GatedEntrance::instance_is(State state, const std::string& why) {
-  if (state == state_ && (state != State::failed || why == why_)) return;
+void GatedEntrance::instance_is(State state, const std::string& why, const std::string& out) {
+  const bool same_why = state != State::failed || why == why_;
+  if (state == state_ && same_why && out == device_out_) return;
   state_ = state;
   why_ = why;
+  device_out_ = out;
   serve();
   tell_desk();
 }
@@ -200,11 +204,6 @@ void GatedEntrance::device_is(const policy::DeviceFacts& device, const std::stri
   if (!link_) return;
   server_->set_device(settings_.place.instance, served_device());
   if (news) tell_desk();
-}
-
-admission::ServedDevice GatedEntrance::served_device() const {
-  const auto& id = settings_.place.instance;
-  return {settings_.place.device.uuid, id.substr(0, id.find('.')), settings_.visible_devices};
 }
 
 // ---- the daemon behind it ----

@@ -55,8 +55,9 @@ class GatedEntrance final : public instance::Entrance,
   void start();
   // What a client says first. Until it is known nobody is greeted: they wait.
   void set_opening(const gate::Opening& opening);
-  // What the desk is to know of the instance. `why`: of a failed one.
-  void instance_is(instance::State state, const std::string& why);
+  // What the desk is to know of the instance. `why`: of a failed one. `out`: why its device is out
+  // of service; empty: it is not.
+  void instance_is(instance::State state, const std::string& why, const std::string& out);
   // The device as it is now. `visible`: what its clients' CUDA_VISIBLE_DEVICES has to be.
   void device_is(const policy::DeviceFacts& device, const std::string& visible);
   // A share made on demand, in its folder, which is made where it is not there. `fresh`: nobody has
@@ -115,7 +116,10 @@ class GatedEntrance final : public instance::Entrance,
   void forget(std::uint64_t peer);
   void give_up_on(std::uint64_t peer, const std::string& why);
   void tell_desk();
-  [[nodiscard]] admission::ServedDevice served_device() const;
+  [[nodiscard]] admission::ServedDevice served_device() const {
+    const auto& id = settings_.place.instance;
+    return {settings_.place.device.uuid, id.substr(0, id.find('.')), settings_.visible_devices};
+  }
   [[nodiscard]] share::Door door() const;
   struct Sockets {  // of a share
     gate::SharePlace control;
@@ -148,6 +152,7 @@ class GatedEntrance final : public instance::Entrance,
   std::shared_ptr<const instance::PipePlace> daemon_place_;
   instance::State state_ = instance::State::starting;
   std::string why_;
+  std::string device_out_;
   bool open_ = false;
   bool listed_ = false;
   std::optional<gate::Opening> opening_{};

@@ -468,8 +468,4 @@ api::Agent::VerbResult Supervisor::undrain(const std::string& instance) {
   return ask(instance, instance::UndrainWanted{}, instance + " takes newcomers again");
 }
 
-api::Agent::VerbResult Supervisor::restart(const std::string& instance, bool force) {
-  return ask(instance, instance::RestartWanted{force}, instance + " is being restarted");
-}
-
 }  // namespace mps::app

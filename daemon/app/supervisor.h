@@ -113,8 +113,13 @@ class Supervisor : public api::Agent {
   void watch_faults(const WantedInstance& wanted, instance::ActorSettings& actor);
   void settle_faults();
   void listen_to_errors();
-  void signal_gpu(const std::string& gpu, const std::string& mig, const fault::Signal& signal);
-  [[nodiscard]] std::string gpu_of(const std::string& device) const;
+  [[nodiscard]] fault::Keeper::OfDevice on_gpu(const std::string& gpu,
+                                               const std::string& mig) const;
+  [[nodiscard]] std::string gpu_of(const std::string& device) const {
+    return device::gpu_of(inventory_, device);
+  }
+  // Why a device is out of service; empty: it is not.
+  [[nodiscard]] std::string why_out(const std::string& device) const;
   void terminate_violator(const std::string& instance, const share::Process& process,
                           const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,

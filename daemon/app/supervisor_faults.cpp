@@ -5,9 +5,23 @@
 #include <algorithm>
 
 #include "app/supervisor.h"
+#include "base/file.h"
+#include "base/text.h"
 #include "policy/effective.h"
 
 namespace mps::app {
+
+namespace {
+
+constexpr std::size_t k_boot_id_limit = 4096;
+
+// Of this boot of the kernel; empty where it cannot be read.
+std::string read_boot_id() {
+  const auto text = read_file("/proc/sys/kernel/random/boot_id", k_boot_id_limit);
+  return text ? std::string(trim(*text)) : std::string();
+}
+
+}  // namespace
 
 // Without its file nothing is known of the time before, and nobody is kept out; the instances do
 // not need it.
@@ -27,6 +41,7 @@ void Supervisor::open_faults() {
                               std::to_string(opened->problems.front().line));
   }
   fault::KeeperSources sources;
+  sources.boot_id = read_boot_id();
   sources.policy_of = [this](std::string_view subject) -> std::optional<policy::Quarantine> {
     const auto generation = policies_->reading().generation;
     const auto policy = policy::find_policy(*generation, std::string(subject));
@@ -40,6 +55,8 @@ void Supervisor::open_faults() {
   fault_watch_->on_quarantine([this] {
     if (desk_) desk_->policies_changed();
   });
+  fleet_.ask_of_devices([this](const std::string& device) { return why_out(device); });
+  fault_watch_->on_devices_out([this] { fleet_.devices_changed(); });
   recorder_.on_event([this](const std::string& instance, const instance::Emit& event) {
     fault_watch_->happened(instance, event);
   });
@@ -54,25 +71,18 @@ void Supervisor::watch_faults(const WantedInstance& wanted, instance::ActorSetti
   };
 }
 
-// The GPU that this is, or that it is a part of; empty: not known.
-std::string Supervisor::gpu_of(const std::string& device) const {
-  const auto& all = inventory_.devices;
-  const auto known = std::find_if(all.begin(), all.end(),
-                                  [&device](const auto& one) { return one.uuid == device; });
-  if (known == all.end() || !known->mig_index) return known == all.end() ? "" : known->uuid;
-  const auto gpu = std::find_if(all.begin(), all.end(), [known](const auto& one) {
-    return !one.mig_index && one.index == known->index;
-  });
-  return gpu == all.end() ? "" : gpu->uuid;
+// The instances on that GPU; of those on MIG devices only that one's, where it is known.
+fault::Keeper::OfDevice Supervisor::on_gpu(const std::string& gpu, const std::string& mig) const {
+  fault::Keeper::OfDevice of{gpu, mig.empty() ? gpu : mig, {}};
+  for (const auto& [instance, device] : fleet_.devices()) {
+    if (gpu_of(device) == gpu && (mig.empty() || mig == device)) of.instances.push_back(instance);
+  }
+  return of;
 }
 
-// Of the instances on that GPU; of one on a MIG device only where it may be that device's.
-void Supervisor::signal_gpu(const std::string& gpu, const std::string& mig,
-                            const fault::Signal& signal) {
-  for (const auto& [instance, device] : fleet_.devices()) {
-    if (gpu_of(device) != gpu || (!mig.empty() && mig != device)) continue;
-    fault_watch_->signal(instance, signal);
-  }
+std::string Supervisor::why_out(const std::string& device) const {
+  const auto* entry = fault_watch_->devices_out().of(device, gpu_of(device));
+  return entry == nullptr ? std::string() : fault::describe(*entry);
 }
 
 void Supervisor::listen_to_errors() {
@@ -81,10 +91,10 @@ void Supervisor::listen_to_errors() {
     device::ErrorCallbacks told;
     told.on_error = [this](const std::string& gpu, const device::XidSeen& xid) {
       spdlog::warn("{}: {}", gpu, fault::describe_xid(xid.number));
-      signal_gpu(gpu, xid.mig_uuid, fault::XidReported{xid.number});
+      fault_watch_->xid(on_gpu(gpu, xid.mig_uuid), xid.number);
     };
     told.on_action = [this](const std::string& gpu, unsigned action) {
-      signal_gpu(gpu, "", fault::ActionReported{fault::recovery_action(action)});
+      fault_watch_->action(on_gpu(gpu, ""), fault::recovery_action(action));
     };
     told.on_listening = [](const std::string& gpu, const std::string& why_not) {
       if (!why_not.empty()) spdlog::info("Xid errors of {} are not told: {}", gpu, why_not);
@@ -106,6 +116,7 @@ void Supervisor::listen_to_errors() {
 void Supervisor::settle_faults() {
   if (!fault_watch_) return;
   listen_to_errors();
+  fleet_.devices_changed();  // which GPU a MIG device is of may be known now
   std::set<std::string> there;
   for (const auto& instance : fleet_.snapshots()) there.insert(instance.id);
   std::erase_if(watched_for_faults_, [this, &there](const std::string& id) {
@@ -113,7 +124,25 @@ void Supervisor::settle_faults() {
     fault_watch_->forget(id);
     return true;
   });
-  if (inventory_is_sure() && !std::exchange(faults_settled_, true)) fault_watch_->settle();
+  if (!inventory_is_sure()) return;
+  if (!std::exchange(faults_settled_, true)) fault_watch_->settle();
+  std::set<std::string> devices;
+  for (const auto& device : inventory_.devices) devices.insert(device.uuid);
+  fault_watch_->devices_are(devices);
+}
+
+// By force also where its device is out of service: its operator knows better. It starts once; what
+// else there is on the device follows.
+api::Agent::VerbResult Supervisor::restart(const std::string& instance, bool force) {
+  const auto devices = fleet_.devices();
+  const auto found = devices.find(instance);
+  const auto device = found == devices.end() ? std::string() : found->second;
+  const bool was_out = fault_watch_ && !why_out(device).empty();
+  auto asked = ask(instance, instance::RestartWanted{force}, instance + " is being restarted");
+  if (!asked || !was_out) return asked;
+  fault_watch_->put_back(device, gpu_of(device),
+                         "put back by `mps-ctl restart " + instance + " --force`");
+  return *asked + ", and its device " + device + " is back in service";
 }
 
 }  // namespace mps::app

@@ -269,7 +269,9 @@ void CommandLine::add_verb(const std::string& name, const std::string& descripti
   sub->add_option("instance", instance, "The instance's id, such as gpu0.shared")
       ->required()
       ->type_name("ID");
-  if (takes_force) sub->add_flag("--force", force, "Also while clients run, which ends them");
+  if (takes_force)
+    sub->add_flag("--force", force,
+                  "Also while clients run, which ends them; puts its device back in service");
 }
 
 void CommandLine::add_terminate() {

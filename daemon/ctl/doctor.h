@@ -44,6 +44,8 @@ struct DoctorOptions {
   std::chrono::milliseconds nvml_timeout = device::NvmlSettings{}.timeout;
   std::string supervisor_error{};         // why it was not reached; empty: it was
   std::optional<pid_t> supervisor_pid{};  // where it is known
+  // What the supervisor says of devices that are out of service, a sentence each.
+  std::vector<std::string> devices_out{};
 
   // Other places in tests.
   std::filesystem::path proc = "/proc";

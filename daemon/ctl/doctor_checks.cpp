@@ -318,6 +318,11 @@ void check_open_files(const DoctorFacts& facts, Findings& findings) {
 void check_supervisor(const DoctorFacts& facts, Findings& findings) {
   if (facts.supervisor_error.empty()) {
     findings.push_back({Severity::ok, "supervisor", "answers", ""});
+    for (const auto& sentence : facts.devices_out) {
+      findings.push_back({Severity::error, "out of service", sentence,
+                          "docs/operations.md says how (\"A device that is out of service\"); "
+                          "`mps-ctl restart INSTANCE --force` puts it back"});
+    }
     return;
   }
   findings.push_back({Severity::warning, "supervisor", facts.supervisor_error,

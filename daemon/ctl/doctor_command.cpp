@@ -1,8 +1,10 @@
 #include <nlohmann/json.hpp>
 
 #include "app/programs.h"
+#include "base/text.h"
 #include "ctl/commands.h"
 #include "ctl/doctor.h"
+#include "ctl/fields.h"
 #include "ctl/settings_file.h"
 #include "ctl/views.h"
 
@@ -11,6 +13,8 @@ namespace mps::ctl {
 namespace {
 
 using nlohmann::json;
+
+constexpr std::size_t k_sentence_limit = 400;
 
 void ask_supervisor(const std::string& socket, DoctorOptions& options) {
   const auto response = Client(socket).request("GET", "/v1/status");
@@ -25,6 +29,10 @@ void ask_supervisor(const std::string& socket, DoctorOptions& options) {
   }
   if (const auto pid = status.find("pid"); pid != status.end() && pid->is_number_integer()) {
     options.supervisor_pid = pid->get<pid_t>();
+  }
+  const auto& out = field(status, {"outOfService"});
+  for (std::size_t i = 0; out.is_array() && i < out.size(); ++i) {
+    options.devices_out.push_back(printable(text(out[i], {"message"}), k_sentence_limit));
   }
 }
 

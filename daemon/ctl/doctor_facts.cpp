@@ -288,7 +288,8 @@ DoctorFacts gather_facts(const DoctorOptions& options) {
                     .declared_devices = options.devices.has_value(),
                     .run_dir = look_at_run_dir(options.run_dir),
                     .shared_memory = look_at_shared_memory(options),
-                    .supervisor_error = options.supervisor_error};
+                    .supervisor_error = options.supervisor_error,
+                    .devices_out = options.devices_out};
   if (options.devices) {
     facts.inventory.devices = *options.devices;
   } else {

@@ -72,6 +72,7 @@ struct DoctorFacts {
   std::optional<std::uint64_t> open_files{};  // the soft limit
   bool open_files_of_supervisor = false;      // else of this program
   std::string supervisor_error{};
+  std::vector<std::string> devices_out{};  // of service, in the supervisor's words
   std::string kernel_release{};
   bool pidfd = true;      // pidfd_open, and waitid on it
   bool unix_diag = true;  // sock_diag answers for unix sockets

@@ -282,6 +282,9 @@ TEST_CASE("limits, supervisor and kernel") {
        },
        {"warning|supervisor|/run/mps/supervisor.sock: No such file or directory|start it "
         "(systemctl start mps-supervisor), or name its socket with --socket"}},
+      {[](DoctorFacts& f) { f.devices_out = {"GPU-1 is out of service"}; },
+       {"error|out of service|GPU-1 is out of service|docs/operations.md says how (\"A device that "
+        "is out of service\"); `mps-ctl restart INSTANCE --force` puts it back"}},
       {[](DoctorFacts& f) { f.pidfd = false; },
        {"error|kernel|kernel 6.1.0 has no pidfd that can be waited on|use Linux 5.4 or later, and "
         "a seccomp profile that allows pidfd_open"}},

@@ -45,6 +45,10 @@ std::string limits_origin(const json& limits) {
 }
 
 std::string mps_text(const json& device) {
+  const auto& out = field(device, {"outOfService"});
+  if (out.is_object()) {
+    return "out until " + text(out, {"needs"}) + ": " + text(out, {"reason"});
+  }
   if (field(device, {"mpsCapable"}) == true) return "yes";
   const auto why = text(device, {"notCapableBecause"});
   return why.empty() ? "no" : "no: " + why;
@@ -110,6 +114,13 @@ std::string errors_text(const json& errors) {
     out += printable(text(error, {"instance"})) + ": " + printable(text(error, {"message"}), 400) +
            "\n";
   }
+  return out;
+}
+
+std::string devices_out_text(const json& devices) {
+  std::string out;
+  if (!devices.is_array()) return out;
+  for (const auto& device : devices) out += printable(text(device, {"message"}), 400) + "\n";
   return out;
 }
 
@@ -222,8 +233,9 @@ std::string status_text(const json& status, SystemTime now) {
   if (!failed_writes.empty() && failed_writes != "0") {
     labelled(out, "journal", failed_writes + " writes failed");
   }
-  return out + errors_text(field(status, {"lastErrors"})) +
-         findings_text(field(status, {"findings"})) + ceilings_text(field(status, {"noCeiling"}));
+  return out + devices_out_text(field(status, {"outOfService"})) +
+         errors_text(field(status, {"lastErrors"})) + findings_text(field(status, {"findings"})) +
+         ceilings_text(field(status, {"noCeiling"}));
 }
 
 std::string devices_text(const json& devices, bool wide) {

@@ -80,6 +80,11 @@ TEST_CASE("devices") {
   CHECK(devices_text(json::array({device}), false) ==
         "ID    UUID   NAME         MEMORY  SMS  CC   MPS                  ERROR\n"
         "gpu0  GPU-1  NVIDIA H200  141Gi   132  9.0  no: is a MIG parent  -\n");
+  auto out = device;
+  out["outOfService"] = {{"needs", "reset"}, {"reason", "Xid 46 (GPU timeout)"}};
+  CHECK(devices_text(json::array({out}), false) ==
+        "ID    UUID   NAME         MEMORY  SMS  CC   MPS                                    ERROR\n"
+        "gpu0  GPU-1  NVIDIA H200  141Gi   132  9.0  out until reset: Xid 46 (GPU timeout)  -\n");
   CHECK(devices_text(json::array({device}), true) ==
         "ID    UUID   NAME         MEMORY  RESERVED  SMS  CC   PCI  COMPUTE MODE  MIG  DECLARED  "
         "MPS                  ERROR\n"
@@ -139,6 +144,14 @@ TEST_CASE("status") {
         "devices    0\n"
         "           NVML: not there\n"
         "instances  0\n");
+}
+
+TEST_CASE("status: devices that are out of service") {
+  const auto status = json::parse(R"j({"version": "0.1.0", "pid": 12, "ready": true,
+    "outOfService": [{"device": "GPU-0a", "message": "GPU-0a is out of service"}],
+    "lastErrors": [{"instance": "gpu0.shared", "message": "no program"}]})j");
+  CHECK(status_text(status, now())
+            .ends_with("ready\nGPU-0a is out of service\ngpu0.shared: no program\n"));
 }
 
 TEST_CASE("status: what the audit has found") {

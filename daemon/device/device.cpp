@@ -1,5 +1,6 @@
 #include "device/device.h"
 
+#include <algorithm>
 #include <array>
 
 namespace mps::device {
@@ -36,6 +37,15 @@ std::string Device::short_name() const {
   auto result = "gpu" + std::to_string(index);
   if (mig_index) result += "-mig" + std::to_string(*mig_index);
   return result;
+}
+
+std::string gpu_of(const Inventory& inventory, std::string_view uuid) {
+  const auto& all = inventory.devices;
+  const auto known = std::ranges::find(all, uuid, &Device::uuid);
+  if (known == all.end() || !known->mig_index) return known == all.end() ? "" : known->uuid;
+  const auto gpu = std::ranges::find_if(
+      all, [known](const Device& one) { return !one.mig_index && one.index == known->index; });
+  return gpu == all.end() ? "" : gpu->uuid;
 }
 
 }  // namespace mps::device

@@ -53,4 +53,7 @@ struct Inventory {
   bool operator==(const Inventory&) const = default;
 };
 
+// The UUID of the GPU that this is, or that it is a part of; empty: not known.
+std::string gpu_of(const Inventory& inventory, std::string_view uuid);
+
 }  // namespace mps::device

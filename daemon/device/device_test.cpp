@@ -17,6 +17,25 @@ TEST_CASE("short names are unique on a node and fit for a path") {
   CHECK(device.short_name() == "gpu12-mig3");
 }
 
+TEST_CASE("the GPU that a device is, or is a part of") {
+  Inventory inventory;
+  for (const unsigned index : {0U, 1U}) {
+    Device gpu;
+    gpu.uuid = "GPU-" + std::to_string(index);
+    gpu.index = index;
+    Device mig = gpu;
+    mig.uuid = "MIG-" + std::to_string(index);
+    mig.mig_index = 3;
+    inventory.devices.push_back(gpu);
+    inventory.devices.push_back(mig);
+  }
+  CHECK(gpu_of(inventory, "GPU-1") == "GPU-1");
+  CHECK(gpu_of(inventory, "MIG-1") == "GPU-1");
+  CHECK(gpu_of(inventory, "MIG-2").empty());
+  inventory.devices.erase(inventory.devices.begin());
+  CHECK(gpu_of(inventory, "MIG-0").empty());
+}
+
 TEST_CASE("compute modes have names, there and back") {
   for (const std::string name :
        {"default", "exclusive-thread", "prohibited", "exclusive-process"}) {

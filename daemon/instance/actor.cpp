@@ -451,6 +451,7 @@ Snapshot Actor::snapshot() const {
   shown.limits_confirmed = machine_.limits_confirmed();
   for (const auto& [pid, client] : machine_.clients()) shown.clients.push_back(client);
   shown.last_error = machine_.last_error();
+  shown.out_of_service = device_out();
   shown.pipe_directory = layout_.open_pipe.string();
   shown.unknown_log_lines = machine_.unknown_lines();
   shown.limits_drifted = machine_.drifted();

@@ -67,7 +67,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // is started where it ended meanwhile.
   void drain(const FoundDaemon& found);
 
-  // A verb: DrainWanted, UndrainWanted, RestartWanted or ShutdownWanted. A refusal says why.
+  // A verb: DrainWanted, UndrainWanted, RestartWanted or ShutdownWanted, or what is to be known of
+  // the device: DeviceOut (before start(), too) or DeviceBack. A refusal says why.
   std::optional<VerbRefused> ask(const Input& verb);
 
   // Ends clients through MPS, in order, and says what came of it for each: always, and not from
@@ -89,6 +90,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // Whether a server that refuses newcomers because of a fault has it: until it goes they wait.
   [[nodiscard]] bool waits_for(pid_t client) const { return serves(client) && machine_.in_fault(); }
   [[nodiscard]] std::string last_error() const { return machine_.last_error(); }
+  [[nodiscard]] std::string device_out() const { return machine_.device_out().value_or(""); }
   [[nodiscard]] bool daemon_runs() const { return machine_.daemon() != 0; }
 
   // Called after anything changed.

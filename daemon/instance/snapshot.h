@@ -85,6 +85,7 @@ struct Snapshot {
   std::string memory_from;
   std::vector<Client> clients;
   std::string last_error;
+  std::string out_of_service;  // why its device is; empty: it is not
   std::string pipe_directory;  // what a container may mount: <run>/<id>/open/pipe
   std::uint64_t unknown_log_lines = 0;
   std::uint64_t limits_drifted = 0;      // how often they had been changed behind our back

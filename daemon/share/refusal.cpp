@@ -28,10 +28,10 @@ std::string of_limit(std::size_t count, std::size_t limit) {
 
 const char* to_string(Code code) {
   static constexpr std::array k_names = {
-      "not_ready",       "draining",       "failed",        "share_deleted",   "no_policy",
-      "unidentified",    "quota_clients",  "quota_threads", "quota_memory",    "device_clients",
-      "device_memory",   "device_threads", "wrong_pod",     "wrong_domain",    "quarantined",
-      "unknown_opening", "timeout",        "uid_conflict",  "too_many_waiting"};
+      "not_ready",      "draining",        "failed",         "device_out",    "share_deleted",
+      "no_policy",      "unidentified",    "quota_clients",  "quota_threads", "quota_memory",
+      "device_clients", "device_memory",   "device_threads", "wrong_pod",     "wrong_domain",
+      "quarantined",    "unknown_opening", "timeout",        "uid_conflict",  "too_many_waiting"};
   return k_names.at(static_cast<std::size_t>(code));
 }
 
@@ -45,6 +45,11 @@ Refusal draining(std::string_view instance) {
 
 Refusal failed(std::string_view instance, std::string_view why) {
   return {Code::failed, printable(instance) + " has failed: " + printable(why, k_reason_limit)};
+}
+
+Refusal device_out(std::string_view instance, std::string_view why) {
+  return {Code::device_out,
+          printable(instance) + " takes no new clients: " + printable(why, k_reason_limit)};
 }
 
 Refusal instance_gone(std::string_view instance) {

@@ -16,6 +16,7 @@ enum class Code {
   not_ready,
   draining,
   failed,
+  device_out,
   share_deleted,
   no_policy,
   unidentified,
@@ -48,6 +49,8 @@ struct Refusal {
 Refusal not_ready(std::string_view instance, std::string_view state);
 Refusal draining(std::string_view instance);
 Refusal failed(std::string_view instance, std::string_view why);
+// `why`: of the device, "GPU-1 is out of service since …".
+Refusal device_out(std::string_view instance, std::string_view why);
 Refusal instance_gone(std::string_view instance);  // share_deleted
 Refusal share_deleted(std::string_view share);
 Refusal no_policy(std::string_view reason);

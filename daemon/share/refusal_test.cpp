@@ -36,6 +36,10 @@ TEST_CASE("what others find out is said in a sentence") {
        "share s12 is for team-a, and this process is of team-b"},
       {wrong_domain("gpu0.ns-team-a", "team-a", "team-b"), Code::wrong_domain,
        "gpu0.ns-team-a is for team-a alone, and this process is of team-b"},
+      {device_out("gpu0.shared", "GPU-1 is out of service since noon until it is reset: Xid 46"),
+       Code::device_out,
+       "gpu0.shared takes no new clients: GPU-1 is out of service since noon until it is reset: "
+       "Xid 46"},
       {quarantined("pod web-0 of team-a", 3, 840s), Code::quarantined,
        "pod web-0 of team-a is kept out for another 14m, after 3 faults"},
       {quarantined_by_hand("team-a", "until it is mended", 90500ms), Code::quarantined,
