@@ -122,12 +122,36 @@ std::optional<LogEventKind> server_not_forked(Scan scan, pid_t writer) {
   return ServerStartFailed{writer, printable(scan.rest())};
 }
 
-constexpr std::array<Reader, 7> k_control_readers{daemon_listening, client_asked,  server_starting,
-                                                  server_ready,     server_exited, daemon_exiting,
-                                                  server_not_forked};
+std::optional<LogEventKind> server_to_end(Scan scan, pid_t) {
+  ServerToEnd event;
+  const bool said =
+      scan.literal("Try shutting down server ") || scan.literal("Force shutting down server ");
+  if (!said || !scan.id(event.pid)) return std::nullopt;
+  return event;
+}
+
+std::optional<LogEventKind> server_stays(Scan scan, pid_t) {
+  ServerStays event;
+  if (!scan.literal("Server ") || !scan.id(event.pid) || !scan.literal(" has ")) {
+    return std::nullopt;
+  }
+  if (!scan.past("Server will not shutdown")) return std::nullopt;
+  return event;
+}
+
+std::optional<LogEventKind> command_refused(Scan scan, pid_t) {
+  if (!scan.literal("Not enough privilege") && !scan.literal("Insufficient privileges")) {
+    return std::nullopt;
+  }
+  return CommandRefused{};
+}
+
+constexpr std::array<Reader, 10> k_control_readers{
+    daemon_listening, client_asked,  server_starting, server_ready,    server_exited,
+    daemon_exiting,   server_to_end, server_stays,    command_refused, server_not_forked};
 
 // Known lines of the daemon that say nothing new, answers to commands among them.
-constexpr std::array<std::string_view, 27> k_control_noise{
+constexpr std::array<std::string_view, 23> k_control_noise{
     "To connect CUDA applications to this daemon",
     "CUDA MPS Control",
     "User did not send valid credentials",  // a client's probe; also before each that is let in
@@ -141,8 +165,7 @@ constexpr std::array<std::string_view, 27> k_control_noise{
     "Using log directory",
     "Warning: ",
     "quit command issued with timeout",
-    "Not enough privilege",
-    "Insufficient privileges",
+    "Control will try shutting down server",  // and says so again when it does
     "Unknown command \"",
     "Server not found",
     "Invalid ",
@@ -150,9 +173,6 @@ constexpr std::array<std::string_view, 27> k_control_noise{
     "A user id (UID) is required",
     "A server PID is required",
     "The MPS control daemon is shutting down",
-    "Control will try shutting down server",
-    "Try shutting down server",
-    "Force shutting down server",
     "PID       ID",  // ps
     "Failed to create control pid file",
 };
@@ -221,6 +241,12 @@ std::optional<LogEventKind> fault_culprit(Scan scan, pid_t) {
   return FaultCulprit{ids.pid};
 }
 
+std::optional<LogEventKind> fault_list(Scan scan, pid_t writer) {
+  if (scan.literal("The following clients have a sticky error")) return StickyListBegins{writer};
+  if (scan.literal("The following devices")) return DeviceListBegins{writer};
+  return std::nullopt;
+}
+
 std::optional<LogEventKind> client_status(Scan scan, pid_t) {
   ClientIds ids;
   if (!scan.literal("Status of client ") && !scan.literal("status of client ")) return std::nullopt;
@@ -259,11 +285,11 @@ std::optional<LogEventKind> clients_exceeded(Scan scan, pid_t) {
   return ClientsExceeded{printable(text)};
 }
 
-constexpr std::array<Reader, 9> k_server_readers{
-    start_failed,    client_came_or_went,  fatal_fault,      fault_culprit,   client_status,
-    context_created, percentage_confirmed, memory_confirmed, clients_exceeded};
+constexpr std::array<Reader, 10> k_server_readers{
+    fault_list,    start_failed,    client_came_or_went,  fatal_fault,      fault_culprit,
+    client_status, context_created, percentage_confirmed, memory_confirmed, clients_exceeded};
 
-constexpr std::array<std::string_view, 31> k_server_noise{
+constexpr std::array<std::string_view, 29> k_server_noise{
     "Startup",
     "Using log directory",
     "Connecting to control daemon",
@@ -287,8 +313,6 @@ constexpr std::array<std::string_view, 31> k_server_noise{
     "Client disconnected",
     "Client termination",
     "Destroy server context on device",
-    "The following devices",
-    "The following clients have a sticky error set",
     "Forcefully terminating client",
     "Worker is in reset",
     "Waiting for current clients to finish",
@@ -304,7 +328,7 @@ LogEventKind server_kind(std::string_view text, pid_t writer) {
   }
   auto kind = first_of(k_server_readers, text, writer);
   if (!std::holds_alternative<Unknown>(kind)) return kind;
-  // The lists of devices and of clients in a fault are lines of bare numbers.
+  // The lists of devices and of clients in a fault are lines of bare numbers (fault_lists.h).
   if (text.empty() || text == "Start" || is_value(text) || starts_with_any(text, k_server_noise))
     return Noise{};
   return kind;

@@ -8,6 +8,8 @@
 // never asked for, whose answer holds each client's argv[0], line ends included, and is logged too,
 // so that a client could forge whole lines, and say that its neighbour did it. Who reaches the
 // daemon's socket (root; in a share without a gate anybody) can ask for it nevertheless.
+// So a pid of a line counts only where it is a client or a server that is known without it, and what
+// follows from a forged one is what follows from a fault, which a client can bring about anyway.
 #pragma once
 
 #include <sys/types.h>
@@ -61,6 +63,19 @@ struct ServerExited {  // "Server 1 exited with status 1"
   int status = 0;
   bool operator==(const ServerExited&) const = default;
 };
+// "Try shutting down server 1, …", "Force shutting down server 1": the daemon has it end, since it
+// was told to or a client of another uid waits. 550; 535 says nothing of it.
+struct ServerToEnd {
+  pid_t pid = 0;
+  bool operator==(const ServerToEnd&) const = default;
+};
+struct ServerStays {  // "Server 1 has 2 active worker threads. Server will not shutdown."
+  pid_t pid = 0;
+  bool operator==(const ServerStays&) const = default;
+};
+struct CommandRefused {  // "Not enough privilege …", "Insufficient privileges …": the last one
+  bool operator==(const CommandRefused&) const = default;
+};
 struct DaemonExiting {  // "Exit with status 1"
   int status = 0;
   bool operator==(const DaemonExiting&) const = default;
@@ -94,6 +109,24 @@ struct FaultCulprit {  // "Client process 1 encountered a fatal GPU error."
   pid_t pid = 0;
   bool operator==(const FaultCulprit&) const = default;
 };
+// The two lists of a fault, by their first lines; what is in them are lines of bare numbers, which
+// only fault_lists.h tells apart.
+struct StickyListBegins {  // "The following clients have a sticky error set:"
+  pid_t server = 0;
+  bool operator==(const StickyListBegins&) const = default;
+};
+struct DeviceListBegins {  // "The following devices will be reset:"
+  pid_t server = 0;
+  bool operator==(const DeviceListBegins&) const = default;
+};
+struct StickyClient {  // a number in the first
+  pid_t pid = 0;
+  bool operator==(const StickyClient&) const = default;
+};
+struct DeviceToReset {  // in the second
+  unsigned ordinal = 0;
+  bool operator==(const DeviceToReset&) const = default;
+};
 struct ClientStatus {  // "Status of client {1, 0} is INACTIVE"
   pid_t pid = 0;
   bool active = false;
@@ -126,9 +159,10 @@ struct Unknown {
 using LogEventKind =
     std::variant<DaemonListening, ConnectionAwaited, SessionOpened, SessionClosed, CommandLogged,
                  ClientAsked, ClientConnected, ClientGone, ServerStarting, ServerReady,
-                 ServerStartFailed, ServerExited, FatalFault, FaultCulprit, ClientStatus,
-                 ContextCreated, LimitConfirmed, ClientsExceeded, DaemonExiting, AlreadyRunning,
-                 Noise, Unknown>;
+                 ServerStartFailed, ServerExited, ServerToEnd, ServerStays, CommandRefused,
+                 FatalFault, FaultCulprit, StickyListBegins, DeviceListBegins, StickyClient,
+                 DeviceToReset, ClientStatus, ContextCreated, LimitConfirmed, ClientsExceeded,
+                 DaemonExiting, AlreadyRunning, Noise, Unknown>;
 
 struct LogEvent {
   // The line's own time, which is the local time of the daemon's time zone, taken to be ours.
