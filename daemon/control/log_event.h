@@ -8,8 +8,9 @@
 // never asked for, whose answer holds each client's argv[0], line ends included, and is logged too,
 // so that a client could forge whole lines, and say that its neighbour did it. Who reaches the
 // daemon's socket (root; in a share without a gate anybody) can ask for it nevertheless.
-// So a pid of a line counts only where it is a client or a server that is known without it, and what
-// follows from a forged one is what follows from a fault, which a client can bring about anyway.
+// So a pid of a line counts only where it is a client or a server that is known without it, and
+// what follows from a forged one is what follows from a fault, which a client can bring about
+// anyway.
 #pragma once
 
 #include <sys/types.h>

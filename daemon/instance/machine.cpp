@@ -18,6 +18,7 @@ constexpr unsigned k_quit_seconds = 2;  // what running clients get once their e
 std::vector<Action> Machine::on(const Input& input, TimePoint now) {
   actions_.clear();
   now_ = now;
+  line_at_.reset();
   std::visit([this](const auto& happened) { handle(happened); }, input);
   return std::move(actions_);
 }
@@ -41,7 +42,7 @@ void Machine::enter(State state) {
 
 void Machine::emit(std::string kind, std::string message,
                    std::vector<std::pair<std::string, std::string>> data) {
-  act(Emit{std::move(kind), std::move(message), std::move(data)});
+  act(Emit{std::move(kind), std::move(message), std::move(data), line_at_});
 }
 
 // ---- starting ----
@@ -134,8 +135,12 @@ void Machine::handle(const DaemonEnded& ended) {
   const auto state = state_;
   const bool counted = was_ready_ && ending != Ending::stop && state != State::draining;
   if (counted) ++restarts_;
+  const bool told_to_quit = end_asked_ && end_asked_->how == "as the command quit asked" &&
+                            now_ - end_asked_->at <= settings_.start_deadline;
   emit("control_exited", "the control daemon, pid " + std::to_string(daemon_) + ", " + ended.how,
-       {{"pid", std::to_string(daemon_)}, {"expected", ending == Ending::none ? "false" : "true"}});
+       {{"pid", std::to_string(daemon_)},
+        {"expected", ending == Ending::none ? "false" : "true"},
+        {"asked", told_to_quit ? "true" : "false"}});
   act(CloseDoor{});
   const std::string how = "the control daemon " + ended.how;
   const bool was_ready = was_ready_;
@@ -184,6 +189,9 @@ void Machine::daemon_is_down() {
   accept_timer_ = false;
   fault_rung_ = FaultRung::none;
   fault_waits_ = false;
+  end_asked_.reset();
+  other_uid_waits_ = false;
+  looks_left_ = 0;
   channel_ = {};
 }
 

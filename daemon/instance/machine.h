@@ -77,6 +77,10 @@ struct ProbeDone {
 struct QuitDone {
   control::Outcome outcome;
 };
+// Something that may be a client's fault, of which the log has said nothing: an Xid. Where MPS can
+// be asked (550) it is, at once and once more soon, since it may be a moment behind the driver; at
+// most so often (k_suspicions in machine_signs.cpp), since a program can bring it about at will.
+struct FaultSuspected {};
 struct ServerShutDown {};  // a shutdown_server was answered, or not: its end is what counts
 // What became of the clients that EndFaultedClients named: ended through MPS and asked to go, or
 // left to go by themselves, as their policies say.
@@ -127,9 +131,9 @@ struct NewcomerLimitsWanted {
 
 using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
                            ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
-                           ServerShutDown, FaultedClientsEnded, TimerDue, DrainWanted,
-                           UndrainWanted, RestartWanted, ShutdownWanted, DeviceOut, DeviceBack,
-                           LimitsWanted, NewcomerLimitsWanted>;
+                           ServerShutDown, FaultSuspected, FaultedClientsEnded, TimerDue,
+                           DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted, DeviceOut,
+                           DeviceBack, LimitsWanted, NewcomerLimitsWanted>;
 
 // ---- what to do ----
 
@@ -175,6 +179,7 @@ struct Emit {
   std::string kind;
   std::string message;
   std::vector<std::pair<std::string, std::string>> data;
+  std::optional<SystemTime> at{};  // of one that a line of the log tells of: when that was
 };
 
 using Action = std::variant<SpawnDaemon, RunBatch, EndFaultedClients, SetTimer, CancelTimer,
@@ -282,6 +287,7 @@ class Machine {
   void handle(const ProbeDone& done);
   void handle(const QuitDone& done);
   void handle(const ServerShutDown&);
+  void handle(const FaultSuspected&);
   void handle(const FaultedClientsEnded& done);
   void handle(const TimerDue& due);
   void handle(const DrainWanted&);
@@ -304,14 +310,23 @@ class Machine {
   void on_log(const control::ServerReady& ready);
   void on_log(const control::ServerStartFailed& failed);
   void on_log(const control::ServerExited& exited);
+  void on_log(const control::CommandLogged& command);
+  void on_log(const control::CommandRefused&);
+  void on_log(const control::ServerToEnd& ending);
+  void on_log(const control::ServerStays& staying);
   void on_log(const control::FatalFault& fault);
   void on_log(const control::ContextCreated&) {}  // on_context()
   void on_context(pid_t server);
+  void on_log(const control::FaultCulprit&);
+  void on_log(const control::StickyListBegins& list);
+  void on_log(const control::StickyClient&);
+  void fault_noticed(pid_t server, const char* sign);
+  void look_for_fault();
+  [[nodiscard]] std::string why_it_ends(pid_t server) const;
   void on_log(const control::AlreadyRunning&);
   [[nodiscard]] bool is_spared();  // asked once for each start_deadline that has passed
   // Whether that is another server than the one we have now.
   [[nodiscard]] bool is_others(pid_t server) const;
-  void fault_begins(pid_t server);
   [[nodiscard]] bool anybody_connected() const;
   void begin_fault_recovery();
   void server_recovered();
@@ -417,6 +432,18 @@ class Machine {
   bool resumes_ = false;  // when its device is back
   FaultRung fault_rung_ = FaultRung::none;
   bool fault_waits_ = false;  // for clients that may take their time
+  pid_t line_writer_ = 0;     // of the line that is dealt with
+  std::optional<SystemTime> line_at_;
+  // Somebody else has the server end, or the daemon.
+  struct EndAsked {
+    std::string how;   // "as the command quit asked"
+    pid_t server = 0;  // 0: whichever there is
+    TimePoint at{};
+  };
+  std::optional<EndAsked> end_asked_;
+  bool other_uid_waits_ = false;  // for a server of its own
+  std::optional<TimePoint> suspected_at_;
+  unsigned looks_left_ = 0;
   // The batch that is under way may have asked before a fault, or before it was over.
   bool answers_are_old_ = false;
   std::string start_trouble_;  // why the limits could not be set yet

@@ -188,6 +188,7 @@ void Machine::handle(const ConfigureDone& done) {
   probe_in(state_ == State::draining ? Milliseconds{0}
            : probe_soon_             ? std::min(settings_.probe_interval, k_soon)
                                      : settings_.probe_interval);
+  look_for_fault();
   if (!std::exchange(limits_changed_, false)) return;
   emit("limits_changed", "each new client gets at most " + describe_limits(settings_.limits) +
                              "; running clients keep what they have");
@@ -284,6 +285,7 @@ void Machine::handle(const ProbeDone& done) {
   if (limits_given_ && !limits_confirmed_) configure();
   finish_fault();
   stop_if_drained();
+  look_for_fault();
 }
 
 void Machine::read_state(const control::Answered& answered) {
@@ -314,26 +316,35 @@ void Machine::see_servers(const control::Answer& answer) {
 void Machine::see_clients(const control::Answer& answer) {
   const auto pids = control::read_pids(answer);
   if (!pids || !server_ || server_->pid != plan_.server) return;
-  clients_known_ = true;
+  const bool first = !std::exchange(clients_known_, true);
   for (const auto pid : *pids) {
     auto [place, fresh] = clients_.try_emplace(pid);
     auto& client = place->second;
     client.pid = pid;
-    client.connected = true;
+    const bool news = !std::exchange(client.connected, true);
+    if (news) {
+      emit("client_connected", "client " + std::to_string(pid) + " is served",
+           {{"pid", std::to_string(pid)}});
+    }
     if (!fresh) continue;
     client.adopted = true;
     act(WatchClient{pid});
   }
+  if (!first) return;
+  emit("clients_listed", "MPS lists its clients, " + std::to_string(pids->size()),
+       {{"clients", std::to_string(pids->size())}});
 }
 
 void Machine::see_server_status(const control::Answer& answer) {
   const auto* reply = std::get_if<control::Reply>(&answer);
   if (reply == nullptr || reply->lines.empty() || !server_ || server_->pid != plan_.server) return;
-  if (answers_are_old_) return;  // the log is ahead of it
+  if (answers_are_old_) return;  // the log has told of a change since it was asked
   const auto status = trim(reply->lines.front());
   if (status == "FAULT") {
-    const bool news = std::exchange(server_->status, ServerStatus::fault) != ServerStatus::fault;
-    if (news) fault_begins(server_->pid);  // what the log should have told
+    // What the log should have told.
+    if (!in_fault()) return fault_noticed(server_->pid, "status");
+    if (state_ == State::ready) enter(State::faulted);
+    if (serving()) begin_fault_recovery();
   } else if (status == "ACTIVE" || status == "READY") {
     if (in_fault()) return server_recovered();
     server_->status = ServerStatus::active;

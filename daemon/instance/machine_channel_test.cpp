@@ -49,11 +49,12 @@ TEST_CASE("a running server's own limits are watched too") {
   kit.due(Timer::next_probe);
   const auto lines =
       kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900"}, Kit::limits("100.0", {"1G"})));
-  REQUIRE(lines.size() == 4);
+  REQUIRE(lines.size() == 5);
   CHECK(lines[1] ==
         "emit limits_drifted: somebody changed the limits: server 500: pinned memory limit: no "
         "memory limit was set, the daemon says \"1G\"; they are put right");
-  CHECK(lines[3] == "run configure");
+  CHECK(lines[2] == "emit client_connected: client 900 is served");
+  CHECK(lines[4] == "run configure");
   kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900"}));
   CHECK(kit.machine.limits_confirmed());
 }
@@ -249,6 +250,7 @@ TEST_CASE("a server seen in the list is watched, and its clients are asked for n
         Lines{"set next_probe 30s", "watch-server 500", "set next_probe 0s"});
   kit.due(Timer::next_probe);
   CHECK(kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900"})) ==
-        Lines{"set next_probe 30s", "watch-client 900"});
+        Lines{"set next_probe 30s", "emit client_connected: client 900 is served",
+              "watch-client 900"});
   CHECK(kit.machine.running_clients() == 1);
 }

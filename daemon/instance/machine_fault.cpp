@@ -21,21 +21,11 @@ constexpr Milliseconds k_look_again{1000};  // 550 can be asked; the log mostly 
 // Of a server that is not ours any more (one that its successor has replaced, one whose daemon is
 // gone and that writes into the same log) it says nothing about ours.
 void Machine::on_log(const control::FatalFault& fault) {
-  if (is_others(fault.server)) return;
-  if (server_) server_->status = ServerStatus::fault;
-  fault_begins(fault.server);
+  if (!is_others(fault.server)) fault_noticed(fault.server, "log");
 }
 
 bool Machine::is_others(pid_t server) const {
   return server != 0 && server_ && server_->pid != 0 && server_->pid != server;
-}
-
-void Machine::fault_begins(pid_t server) {
-  answers_are_old_ = batch_running_;
-  if (state_ == State::ready) enter(State::faulted);
-  last_error_ = "a client's fault: the server refuses newcomers until its clients have gone";
-  emit("fault", last_error_, {{"server", std::to_string(server)}});
-  if (serving()) begin_fault_recovery();
 }
 
 // One that is under way goes on: what it ends was told of this fault, too. One that had passed
@@ -73,6 +63,7 @@ void Machine::on_context(pid_t server) {
 // Of one that drains no word is said later; a next supervisor is to know that it is over.
 void Machine::server_recovered() {
   server_->status = ServerStatus::active;
+  answers_are_old_ = batch_running_;
   if (state_ == State::draining) {
     emit("fault_recovered", "the server has recovered from a fault; no newcomers are let in");
   }

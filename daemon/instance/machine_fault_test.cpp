@@ -111,8 +111,8 @@ TEST_CASE_FIXTURE(Faulted, "one that ends makes room for the next") {
   ended(1);
   due(Timer::fault_rung);
   CHECK(line("Server 500 exited with status 0") ==
-        Lines{"emit server_exited: server 500 exited with status 0", "cancel fault_rung",
-              "set next_probe 0s"});
+        Lines{"emit server_exited: server 500 exited with status 0, to end a fault",
+              "cancel fault_rung", "set next_probe 0s"});
   CHECK(machine.state() == State::faulted);
   due(Timer::next_probe);
   CHECK(give(probed(limits())).back() == k_over);

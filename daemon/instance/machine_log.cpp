@@ -16,8 +16,13 @@ constexpr Milliseconds k_accept_patience{1000};
 
 void Machine::handle(const LogLine& line) {
   const auto& kind = line.event.kind;
+  line_writer_ = line.event.pid;
+  if (line.at != SystemTime{}) line_at_ = line.at;
   if (!std::holds_alternative<control::ConnectionAwaited>(kind)) accept_waits_ = false;
   if (const auto* asked = std::get_if<control::ClientAsked>(&kind)) {
+    if (asked->queued && server_ && server_->uid && *server_->uid != asked->uid) {
+      other_uid_waits_ = true;
+    }
     return on_client(line, asked->pid, asked->uid, false);
   }
   if (const auto* connected = std::get_if<control::ClientConnected>(&kind)) {
@@ -143,6 +148,8 @@ void Machine::on_log(const control::ServerStarting& starting) {
   server_ = Server{starting.pid, starting.uid, ServerStatus::starting,
                    failing ? server_->cause : std::string(), failed};
   server_cause_.clear();
+  end_asked_.reset();
+  other_uid_waits_ = false;
   act(WatchServer{starting.pid});
   if (faulted) fault_passed();  // there is one at a time: that one has ended, whoever says so later
 }
@@ -180,9 +187,13 @@ void Machine::on_log(const control::ServerExited& exited) {
     // However often MPS tries again, that is one incident, until a server becomes ready.
     if (first) emit("server_start_failed", last_error_, {{"pid", pid}, {"cause", cause}});
   } else {
+    const auto why = why_it_ends(exited.pid);
     if (ours) server_.reset();
-    emit("server_exited", "server " + pid + " exited with status " + std::to_string(exited.status),
-         {{"pid", pid}, {"status", std::to_string(exited.status)}});
+    if (ours) end_asked_.reset();
+    emit("server_exited",
+         "server " + pid + " exited with status " + std::to_string(exited.status) +
+             (why.empty() ? "" : ", " + why),
+         {{"pid", pid}, {"status", std::to_string(exited.status)}, {"asked", why}});
     if (ours) fault_passed();
   }
   stop_if_drained();

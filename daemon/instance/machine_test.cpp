@@ -210,7 +210,9 @@ TEST_CASE("a daemon of an earlier supervisor is taken over, not started anew") {
   CHECK(kit.machine.adopted());
   const auto done = kit.configured(Kit::limits(), {"500"}, Lines{"900", "901"});
   CHECK(kit.give(done) ==
-        Lines{"watch-client 900", "watch-client 901", "cancel start_deadline",
+        Lines{"emit client_connected: client 900 is served", "watch-client 900",
+              "emit client_connected: client 901 is served", "watch-client 901",
+              "emit clients_listed: MPS lists its clients, 2", "cancel start_deadline",
               "cancel configure_again", "open-door", "set next_probe 30s",
               "emit ready: serving; each client gets at most 100 % of the SMs, no memory limit"});
   CHECK(kit.machine.running_clients() == 2);
