@@ -1,7 +1,8 @@
 // Incidents and the quarantine, as the API shows and steers them.
 //
 // Metrics: mps_supervisor_incidents_total{device,domain,kind}, those that are over, since the
-// supervisor's start; mps_supervisor_quarantined{namespace}, entries that hold;
+// supervisor's start; mps_supervisor_recovery_seconds{device,domain,kind}, a histogram of the time
+// from the fault to serving again; mps_supervisor_quarantined{namespace}, entries that hold;
 // mps_supervisor_device_out_of_service{device,needs}, 1 for each device that is.
 #pragma once
 
@@ -22,6 +23,7 @@ class FaultDesk {
   [[nodiscard]] virtual const fault::QuarantineState& quarantine() const = 0;
   [[nodiscard]] virtual const fault::Keeper::Counts& counts() const = 0;
   [[nodiscard]] virtual const fault::DevicesOut& devices_out() const = 0;
+  [[nodiscard]] virtual const fault::Keeper::Times& times() const = 0;
   virtual Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) = 0;
   virtual Result<fault::Entry> lift(const std::string& id, const std::string& by) = 0;
 };

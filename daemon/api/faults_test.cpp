@@ -141,6 +141,9 @@ TEST_CASE_FIXTURE(Fixture, "an agent that keeps none of this") {
 TEST_CASE_FIXTURE(Fixture, "metrics of faults") {
   agent.faults_.counts_ = {{{"GPU-0a", "shared", fault::Kind::app_fault}, 3},
                            {{"GPU-0a", "ns-team-a", fault::Kind::wedged}, 1}};
+  auto& times = agent.faults_.times_[{"GPU-0a", "shared", fault::Kind::app_fault}];
+  times.add(std::chrono::milliseconds{250});
+  times.add(std::chrono::seconds{700});
   (void)reply("POST", "/v1/quarantine", k_order);
   (void)reply("POST", "/v1/quarantine", R"({"namespace": "team-a", "for": "1h", "reason": "x"})");
   agent.faults_.devices_out_.apply(fault::DeviceTakenOut{test::sample_device_out()});
@@ -149,6 +152,19 @@ TEST_CASE_FIXTURE(Fixture, "metrics of faults") {
       const auto* line :
       {"mps_supervisor_incidents_total{device=\"GPU-0a\",domain=\"shared\",kind=\"app_fault\"} 3\n",
        "mps_supervisor_incidents_total{device=\"GPU-0a\",domain=\"ns-team-a\",kind=\"wedged\"} 1\n",
+       "# TYPE mps_supervisor_recovery_seconds histogram\n",
+       "mps_supervisor_recovery_seconds_bucket{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\",le=\"0.01\"} 0\n",
+       "mps_supervisor_recovery_seconds_bucket{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\",le=\"0.3\"} 1\n",
+       "mps_supervisor_recovery_seconds_bucket{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\",le=\"600\"} 1\n",
+       "mps_supervisor_recovery_seconds_bucket{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\",le=\"+Inf\"} 2\n",
+       "mps_supervisor_recovery_seconds_sum{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\"} 700.25\n",
+       "mps_supervisor_recovery_seconds_count{device=\"GPU-0a\",domain=\"shared\","
+       "kind=\"app_fault\"} 2\n",
        "mps_supervisor_quarantined{namespace=\"team-a\"} 2\n",
        "mps_supervisor_device_out_of_service{device=\"GPU-0a\",needs=\"reset\"} 1\n"}) {
     CAPTURE(line);

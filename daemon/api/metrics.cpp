@@ -52,6 +52,15 @@ class Exposition {
     std::snprintf(text.data(), text.size(), "%.10g", value);
     text_ += name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + text.data() + "\n";
   }
+  // Of a histogram: one of its samples.
+  void sample_of(std::string_view suffix, const std::string& labels, std::uint64_t value) {
+    text_ += name_ + std::string(suffix) + "{" + labels + "} " + std::to_string(value) + "\n";
+  }
+  void sample_of(std::string_view suffix, const std::string& labels, double value) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.10g", value);
+    text_ += name_ + std::string(suffix) + "{" + labels + "} " + text.data() + "\n";
+  }
   std::string take() { return std::move(text_); }
 
  private:
@@ -190,14 +199,33 @@ void of_audit(Exposition& out, const AuditStatus& audit) {
   for (const auto& count : audit.counts) out.sample(labels(count), count.found);
 }
 
+// Bounded as the devices and their domains are, times the six kinds.
+std::string labels_of(const fault::Keeper::Counts::key_type& what) {
+  const auto& [device, domain, kind] = what;
+  return label("device", device) + "," + label("domain", domain) + "," +
+         label("kind", fault::to_string(kind));
+}
+
+void of_recoveries(Exposition& out, const FaultDesk& faults) {
+  out.family("recovery_seconds", "histogram", "From a fault until newcomers were let in again.");
+  for (const auto& [what, times] : faults.times()) {
+    const auto labels = labels_of(what);
+    for (std::size_t i = 0; i < times.k_bounds.size(); ++i) {
+      std::array<char, 32> bound{};
+      std::snprintf(bound.data(), bound.size(), "%.10g",
+                    static_cast<double>(times.k_bounds[i]) / 1000.0);
+      out.sample_of("_bucket", labels + "," + label("le", bound.data()), times.up_to[i]);
+    }
+    out.sample_of("_bucket", labels + "," + label("le", "+Inf"), times.count);
+    out.sample_of("_sum", labels, static_cast<double>(times.sum.count()) / 1000.0);
+    out.sample_of("_count", labels, times.count);
+  }
+}
+
 void of_faults(Exposition& out, const FaultDesk& faults) {
   out.family("incidents_total", "counter", "Incidents that are over.");
-  for (const auto& [what, count] : faults.counts()) {
-    const auto& [device, domain, kind] = what;
-    out.sample(label("device", device) + "," + label("domain", domain) + "," +
-                   label("kind", fault::to_string(kind)),
-               count);
-  }
+  for (const auto& [what, count] : faults.counts()) out.sample(labels_of(what), count);
+  of_recoveries(out, faults);
   std::map<std::string, std::uint64_t> kept_out;
   for (const auto& [number, entry] : faults.quarantine().entries) ++kept_out[entry.key.subject];
   out.family("quarantined", "gauge", "Who is kept out: namespaces, and workloads of them.");

@@ -96,6 +96,7 @@ class FakeFaults : public FaultDesk {
   [[nodiscard]] const fault::QuarantineState& quarantine() const override { return quarantine_; }
   [[nodiscard]] const fault::Keeper::Counts& counts() const override { return counts_; }
   [[nodiscard]] const fault::DevicesOut& devices_out() const override { return devices_out_; }
+  [[nodiscard]] const fault::Keeper::Times& times() const override { return times_; }
   Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override {
     const auto made = fault::put_in(quarantine_, order, by, now_);
     if (!made) return made.error();
@@ -116,6 +117,7 @@ class FakeFaults : public FaultDesk {
   fault::QuarantineState quarantine_;
   fault::Keeper::Counts counts_;
   fault::DevicesOut devices_out_;
+  fault::Keeper::Times times_;
 };
 
 inline fault::OutOfService sample_device_out(const std::string& device = "GPU-0a") {

@@ -32,10 +32,12 @@ const char* step_of(const std::string& kind) {
 
 std::optional<fault::Signal> end_of(const instance::Emit& event, bool shut_down) {
   if (event.kind == "server_exited") {
-    return fault::ServerEnded{pid_in(event, "pid"), event.message, shut_down};
+    const bool asked = shut_down || !field(event, "asked").empty();
+    return fault::ServerEnded{pid_in(event, "pid"), event.message, asked};
   }
   if (event.kind == "control_exited") {
-    return fault::DaemonEnded{event.message, field(event, "expected") == "true"};
+    const bool asked = field(event, "expected") == "true" || field(event, "asked") == "true";
+    return fault::DaemonEnded{event.message, asked};
   }
   if (event.kind == "client_gone") return fault::ClientWent{pid_in(event, "pid"), 0};
   if (event.kind == "failed" || event.kind == "stopped") return fault::GivenUp{event.message};
@@ -45,7 +47,15 @@ std::optional<fault::Signal> end_of(const instance::Emit& event, bool shut_down)
 }  // namespace
 
 std::optional<fault::Signal> signal_of(const instance::Emit& event, bool shut_down) {
-  if (event.kind == "fault") return fault::FatalFaultLogged{pid_in(event, "server")};
+  // The rest of its signs are lines, which have been told of.
+  if (event.kind == "fault" && field(event, "sign") == "status") {
+    return fault::ServerStatusSeen{true};
+  }
+  // A daemon that was started has none yet.
+  if (event.kind == "clients_listed" || event.kind == "control_started") {
+    return fault::ClientsKnown{true};
+  }
+  if (event.kind == "log_lost") return fault::ClientsKnown{false};
   if (event.kind == "fault_over") return fault::Serving{};
   if (event.kind == "ready" && field(event, "faulted") != "true") return fault::Serving{};
   if (event.kind == "wedged") return fault::Wedged{event.message};
@@ -57,6 +67,17 @@ std::optional<fault::Signal> signal_of(const instance::Emit& event, bool shut_do
 }
 
 std::optional<fault::Signal> signal_of(const control::LogEvent& line) {
+  if (const auto* fault = std::get_if<control::FatalFault>(&line.kind)) {
+    return fault::FatalFaultLogged{fault->server};
+  }
+  if (std::holds_alternative<control::StickyListBegins>(line.kind)) return fault::StickyClients{};
+  if (const auto* sticky = std::get_if<control::StickyClient>(&line.kind)) {
+    return fault::StickyClients{{sticky->pid}};
+  }
+  if (std::holds_alternative<control::ContextCreated>(line.kind)) return fault::ContextRecreated{};
+  // Its pid is hidden from the daemon by a pid namespace.
+  const auto* asked = std::get_if<control::ClientAsked>(&line.kind);
+  if (asked != nullptr && asked->pid == 0) return fault::ClientsKnown{false};
   if (const auto* culprit = std::get_if<control::FaultCulprit>(&line.kind)) {
     return fault::CulpritNamed{culprit->pid};
   }
@@ -71,9 +92,10 @@ std::optional<fault::ClientFacts> client_of(const instance::Emit& event, fault::
   fault::ClientFacts facts;
   facts.pid = pid_in(event, "pid");
   facts.start_ticks = parse_number<std::uint64_t>(field(event, "startTicks")).value_or(0);
-  facts.uid = parse_number<uid_t>(field(event, "uid")).value_or(0);
+  if (const auto uid = parse_number<uid_t>(field(event, "uid"))) facts.uid = *uid;
   facts.command = field(event, "command");
-  facts.since = at;
+  // One that is only said to be served may have come at any time before.
+  if (event.kind == "client_asked") facts.since = at;
   return facts;
 }
 
@@ -88,8 +110,10 @@ fault::ClientFacts facts_of(const admission::LetIn& in, fault::Time at) {
   facts.subject = in.who.subject;
   facts.owner = in.who.owner.value_or("");
   facts.share = in.share;
-  facts.active_thread_percentage = in.grant.active_thread_percentage;
-  facts.pinned_memory_mebibytes = in.grant.pinned_memory_mebibytes;
+  if (in.explained) {
+    facts.active_thread_percentage = in.grant.active_thread_percentage;
+    facts.pinned_memory_mebibytes = in.grant.pinned_memory_mebibytes;
+  }
   facts.since = at;
   return facts;
 }

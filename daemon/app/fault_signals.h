@@ -15,7 +15,8 @@ namespace mps::app {
 // `shut_down`: the instance's server is being ended by us. None: it says nothing of faults.
 std::optional<fault::Signal> signal_of(const instance::Emit& event, bool shut_down);
 
-// Of those lines of which there is no event.
+// Of those lines that count before the instance has dealt with them: so what they say is on disk
+// before the journal says that they were read.
 std::optional<fault::Signal> signal_of(const control::LogEvent& line);
 
 // A client that an event tells of, with the little that the event knows.

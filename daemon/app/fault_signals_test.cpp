@@ -17,7 +17,10 @@ std::optional<T> signal_as(const instance::Emit& event, bool shut_down = false) 
 }  // namespace
 
 TEST_CASE("events that are signs of a fault") {
-  CHECK(signal_as<fault::FatalFaultLogged>({"fault", "…", {{"server", "500"}}})->server == 500);
+  // Its lines have been told of; what was asked for has not.
+  CHECK_FALSE(signal_of({"fault", "…", {{"server", "500"}, {"sign", "log"}}}, false));
+  CHECK_FALSE(signal_of({"fault", "…", {{"server", "500"}, {"sign", "culprit"}}}, false));
+  CHECK(signal_as<fault::ServerStatusSeen>({"fault", "…", {{"sign", "status"}}})->fault);
   CHECK(signal_as<fault::Wedged>({"wedged", "no answer", {}})->why == "no answer");
   CHECK(signal_as<fault::StartFailed>({"server_start_failed", "…", {{"cause", "no device"}}})
             ->cause == "no device");
@@ -28,6 +31,11 @@ TEST_CASE("events that are signs of a fault") {
   CHECK(server->how == "server 500 exited with status 1");
   CHECK_FALSE(server->asked);
   CHECK(signal_as<fault::ServerEnded>({"server_exited", "", {{"pid", "500"}}}, true)->asked);
+  CHECK(signal_as<fault::ServerEnded>({"server_exited", "", {{"asked", "as quit asked"}}})->asked);
+  CHECK_FALSE(signal_as<fault::ServerEnded>({"server_exited", "", {{"asked", ""}}})->asked);
+  CHECK(signal_as<fault::DaemonEnded>(
+            {"control_exited", "", {{"expected", "false"}, {"asked", "true"}}})
+            ->asked);
   CHECK_FALSE(
       signal_as<fault::DaemonEnded>({"control_exited", "", {{"expected", "false"}}})->asked);
   CHECK(signal_as<fault::DaemonEnded>({"control_exited", "", {{"expected", "true"}}})->asked);
@@ -64,6 +72,17 @@ TEST_CASE("clients that events tell of") {
   CHECK(client->since == at);
   CHECK_FALSE(client_of({"client_gone", "", {{"pid", "900"}}}, at));
   CHECK(signal_as<fault::ClientWent>({"client_gone", "", {{"pid", "900"}}})->pid == 900);
+  // One that is only said to be served came at a time that nobody knows.
+  const auto served = client_of({"client_connected", "…", {{"pid", "900"}}}, at);
+  REQUIRE(served);
+  CHECK(served->since == fault::Time{});
+  CHECK_FALSE(served->uid);
+}
+
+TEST_CASE("whether all clients are known") {
+  CHECK(signal_as<fault::ClientsKnown>({"clients_listed", "", {}})->all);
+  CHECK(signal_as<fault::ClientsKnown>({"control_started", "", {}})->all);
+  CHECK_FALSE(signal_as<fault::ClientsKnown>({"log_lost", "", {}})->all);
 }
 
 TEST_CASE("clients that were let in") {
@@ -91,11 +110,13 @@ TEST_CASE("clients that were let in") {
   CHECK(facts.share == "open");
   CHECK(facts.active_thread_percentage == 25);
   CHECK(facts.pinned_memory_mebibytes == 1024);
+  in.explained = false;
+  CHECK_FALSE(facts_of(in, {}).active_thread_percentage);
   in.who.container_name.clear();
   CHECK(facts_of(in, {}).container == "/kubepods/x 5");
 }
 
-TEST_CASE("lines of the log of which there is no event") {
+TEST_CASE("lines of the log that count before the instance has dealt with them") {
   const auto line = [](const std::string& text) {
     return signal_of(control::parse_log_line("[2026-11-20 23:22:15.182 Other  500] " + text));
   };
@@ -106,5 +127,19 @@ TEST_CASE("lines of the log of which there is no event") {
   REQUIRE(status);
   CHECK(std::get<fault::ClientStatusSeen>(*status).pid == 900);
   CHECK_FALSE(std::get<fault::ClientStatusSeen>(*status).active);
-  CHECK_FALSE(line("Server is handling a fatal GPU error."));
+  const auto fatal = line("Server is handling a fatal GPU error.");
+  REQUIRE(fatal);
+  CHECK(std::get<fault::FatalFaultLogged>(*fatal).server == 500);
+  CHECK(std::get<fault::StickyClients>(*line("The following clients have a sticky error set:"))
+            .pids.empty());
+  CHECK(std::holds_alternative<fault::ContextRecreated>(
+      *line("Creating server context on device 0")));
+  CHECK_FALSE(line("The following devices will be reset:"));
+  control::LogEvent listed;
+  listed.kind = control::StickyClient{900};
+  CHECK(std::get<fault::StickyClients>(*signal_of(listed)).pids == std::vector<pid_t>{900});
+  listed.kind = control::ClientAsked{0, 1000, false};
+  CHECK_FALSE(std::get<fault::ClientsKnown>(*signal_of(listed)).all);
+  listed.kind = control::ClientAsked{900, 1000, false};
+  CHECK_FALSE(signal_of(listed));
 }

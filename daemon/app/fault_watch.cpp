@@ -1,6 +1,7 @@
 #include "app/fault_watch.h"
 
 #include "app/fault_signals.h"
+#include "process/proc.h"
 
 namespace mps::app {
 
@@ -32,19 +33,58 @@ void FaultWatch::settle() {
   changed();
 }
 
-void FaultWatch::heard(const std::string& instance, const control::LogEvent& line) {
-  if (const auto what = signal_of(line)) signal(instance, *what);
+// An earlier supervisor's log is read on behind this, with the times that its lines have: so who
+// was there then is known before, and who has gone since as well.
+void FaultWatch::watch(const fault::Place& place, const RecalledClients& recalled) {
+  keeper_.watch(place);
+  keeper_.catching_up(place.instance, true);
+  const auto at = now();
+  for (const auto& [facts, until] : recalled.clients) {
+    tell(place.instance, fault::ClientCame{facts}, {facts.since, at, {}});
+    const bool left = !until && left_early_.erase({place.instance, facts.pid}) != 0;
+    const auto gone = left ? std::optional(at) : until;
+    if (gone) {
+      tell(place.instance, fault::ClientWent{facts.pid, facts.start_ticks}, {*gone, at, {}});
+    } else if (known_.size() < k_known) {
+      known_[{place.instance, facts.pid}] = facts;
+    }
+  }
+  if (!recalled.all) tell(place.instance, fault::ClientsKnown{false}, {at, at, {}});
+}
+
+void FaultWatch::heard(const std::string& instance, const instance::LogLine& line,
+                       const instance::ReadPosition& end) {
+  const auto what = signal_of(line.event);
+  if (!what) return;
+  tell(instance, *what, {fault::time_of(line.at), now(), fault::LogPlace{end.log, end.end_offset}});
+}
+
+// Of one that the desk has let in that is more than the log says; of one that MPS lists and nobody
+// saw come it is what its process says of itself, now that it is there.
+fault::ClientFacts FaultWatch::all_that_is_known(const std::string& instance,
+                                                 fault::ClientFacts facts) const {
+  const auto known = known_.find({instance, facts.pid});
+  const bool same = known != known_.end() &&
+                    (facts.start_ticks == 0 || known->second.start_ticks == facts.start_ticks);
+  if (same) return known->second;
+  if (facts.start_ticks != 0) return facts;
+  const auto stat = process::Proc().stat(facts.pid);
+  if (!stat) return facts;
+  facts.start_ticks = stat->start_time;
+  facts.command = stat->name;
+  return fault::bounded(std::move(facts));
 }
 
 void FaultWatch::happened(const std::string& instance, const instance::Emit& event) {
-  const auto at = now();
+  const auto at = event.at ? fault::time_of(*event.at) : now();
+  const fault::Heard heard{at, now(), {}};
   if (event.kind == "fault_shutdown") shut_down_.insert(instance);
-  if (auto client = client_of(event, at)) {
-    // What the desk knew of it when it came is more.
-    const auto known = known_.find({instance, client->pid});
-    const bool same = known != known_.end() && (client->start_ticks == 0 ||
-                                                known->second.start_ticks == client->start_ticks);
-    return signal(instance, fault::ClientCame{same ? known->second : *client});
+  if (const auto client = client_of(event, at)) {
+    auto facts = all_that_is_known(instance, *client);
+    if (known_.size() < k_known) known_[{instance, facts.pid}] = facts;
+    tell(instance, fault::ClientCame{std::move(facts)}, heard);
+    if (event.kind != "client_connected") return;
+    return tell(instance, fault::ClientServed{client->pid}, heard);
   }
   const auto what = signal_of(event, shut_down_.contains(instance));
   if (!what) return;
@@ -54,18 +94,38 @@ void FaultWatch::happened(const std::string& instance, const instance::Emit& eve
       std::holds_alternative<fault::Serving>(*what)) {
     shut_down_.erase(instance);
   }
-  signal(instance, *what);
+  tell(instance, *what, heard);
 }
 
 void FaultWatch::let_in(const admission::LetIn& in) {
   auto facts = fault::bounded(facts_of(in, now()));
-  if (known_.size() < k_known) known_[{in.instance, facts.pid}] = facts;
+  const auto known = known_.find({in.instance, facts.pid});
+  const bool again = known != known_.end() && fault::same_process(known->second, facts);
+  if (again && known->second.since != fault::Time{}) facts.since = known->second.since;
+  if (again || known_.size() < k_known) known_[{in.instance, facts.pid}] = facts;
   signal(in.instance, fault::ClientCame{std::move(facts)});
 }
 
+void FaultWatch::left(const std::string& instance, const share::Process& process) {
+  if (!keeper_.watches(instance)) {
+    if (left_early_.size() < k_known) left_early_.emplace(instance, process.pid);
+    return;
+  }
+  const auto known = known_.find({instance, process.pid});
+  if (known != known_.end() && known->second.start_ticks == process.start_ticks)
+    known_.erase(known);
+  signal(instance, fault::ClientWent{process.pid, process.start_ticks});
+}
+
 void FaultWatch::signal(const std::string& instance, const fault::Signal& signal) {
+  const auto at = now();
+  tell(instance, signal, {at, at, {}});
+}
+
+void FaultWatch::tell(const std::string& instance, const fault::Signal& signal,
+                      const fault::Heard& heard) {
   if (closed_) return;
-  keeper_.on(instance, signal, now());
+  keeper_.on(instance, signal, heard);
   changed();
 }
 

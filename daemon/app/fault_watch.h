@@ -17,8 +17,10 @@
 
 #include "admission/controller.h"
 #include "api/faults.h"
+#include "app/recalled_clients.h"
 #include "fault/keeper.h"
 #include "instance/machine.h"
+#include "instance/recorder.h"
 
 namespace mps::app {
 
@@ -27,14 +29,19 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   FaultWatch(const boost::asio::any_io_executor& executor, fault::Book book,
              fault::KeeperSources sources);
 
-  void watch(const fault::Place& place) { keeper_.watch(place); }
+  // `recalled`: who was there in an earlier supervisor's time.
+  void watch(const fault::Place& place, const RecalledClients& recalled);
   void forget(const std::string& instance);
   // All instances there are have been watched.
   void settle();
 
-  void heard(const std::string& instance, const control::LogEvent& line);
+  void heard(const std::string& instance, const instance::LogLine& line,
+             const instance::ReadPosition& end);
+  // See ActorSettings.
+  void reading_on(const std::string& instance, bool on) { keeper_.catching_up(instance, on); }
   void happened(const std::string& instance, const instance::Emit& event);
   void let_in(const admission::LetIn& in);
+  void left(const std::string& instance, const share::Process& process);
   void signal(const std::string& instance, const fault::Signal& signal);
   void xid(const fault::Keeper::OfDevice& of, unsigned number);
   void action(const fault::Keeper::OfDevice& of, fault::RecoveryAction action);
@@ -60,6 +67,7 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   [[nodiscard]] const fault::DevicesOut& devices_out() const override {
     return keeper_.devices_out();
   }
+  [[nodiscard]] const fault::Keeper::Times& times() const override { return keeper_.times(); }
   Result<fault::Entry> keep_out(const fault::Order& order, const std::string& by) override;
   Result<fault::Entry> lift(const std::string& id, const std::string& by) override;
 
@@ -68,13 +76,17 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
  private:
   // After the keeper was told something: its deadlines may be other ones.
   void changed();
+  void tell(const std::string& instance, const fault::Signal& signal, const fault::Heard& heard);
+  [[nodiscard]] fault::ClientFacts all_that_is_known(const std::string& instance,
+                                                     fault::ClientFacts facts) const;
   static constexpr std::size_t k_known = 4096;
   using Process = std::pair<std::string, pid_t>;  // of an instance
   void set_alarm();
 
   fault::Keeper keeper_;
   boost::asio::steady_timer alarm_;
-  std::map<Process, fault::ClientFacts> known_;  // who was let in; until they have gone
+  std::map<Process, fault::ClientFacts> known_;  // who came; until they have gone
+  std::set<Process> left_early_;                 // before their instance was watched
   std::set<std::string> shut_down_;              // whose server we are ending
   std::function<void()> quarantine_changed_;
   std::function<void()> devices_changed_;

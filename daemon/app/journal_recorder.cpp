@@ -21,6 +21,10 @@ const std::set<std::string, std::less<>> k_warnings{"start_failed",    "channel_
                                                     "log_flood",       "log_lost",
                                                     "door_failed"};
 
+// Those that may begin an incident.
+const std::set<std::string, std::less<>> k_told_first{
+    "fault", "server_exited", "control_exited", "wedged", "start_failed", "server_start_failed"};
+
 std::string field(const api::Event& event, const char* key) {
   const auto found = event.data.find(key);
   return found != event.data.end() && found->is_string() ? found->get<std::string>() : "";
@@ -79,6 +83,8 @@ instance::Remembered recall(const std::deque<api::Event>& events, const std::str
 
 void JournalRecorder::record(const std::string& instance, const instance::Emit& event,
                              const std::optional<instance::ReadPosition>& position) {
+  const bool first = k_told_first.contains(event.kind);
+  if (listener_ && first) listener_(instance, event);
   api::Event recorded;
   recorded.kind = event.kind;
   recorded.instance = instance;
@@ -90,7 +96,7 @@ void JournalRecorder::record(const std::string& instance, const instance::Emit& 
                      : k_warnings.contains(event.kind) ? spdlog::level::warn
                                                        : spdlog::level::info;
   spdlog::log(level, "{}: {}: {}", instance, event.kind, event.message);
-  if (listener_) listener_(instance, event);
+  if (listener_ && !first) listener_(instance, event);
 }
 
 std::optional<std::uint64_t> JournalRecorder::position(const std::string& instance,

@@ -20,7 +20,10 @@ class JournalRecorder : public instance::Recorder {
  public:
   explicit JournalRecorder(api::EventLog& log) : log_(log) {}
 
-  // Told of each event behind its being recorded.
+  // Told of each event. Of one that may begin an incident before it is recorded, and with it how
+  // far the log was read: should we be killed in between, it is read again, and recognized; the
+  // other way round the incident would be lost. Of the others behind it: that a fault is over is
+  // what a new supervisor must know first.
   using Listener = std::function<void(const std::string& instance, const instance::Emit& event)>;
   void on_event(Listener listener) { listener_ = std::move(listener); }
 

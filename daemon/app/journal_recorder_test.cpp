@@ -67,6 +67,25 @@ TEST_CASE("a server's fault is recalled until it is over") {
   CHECK_FALSE(recall({fault, told("ready", "faulted", "false")}, "gpu0.shared").faulted_server);
 }
 
+TEST_CASE("what may begin an incident is told of before it is recorded, and the rest behind it") {
+  std::string folder = "/tmp/mps-recorder-XXXXXX";
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  auto log = api::EventLog::open({.directory = folder});
+  REQUIRE(log.has_value());
+  JournalRecorder recorder(**log);
+  std::vector<std::string> told;
+  recorder.on_event([&](const std::string&, const instance::Emit& event) {
+    const bool recorded = !(*log)->ring().empty() && (*log)->ring().back().kind == event.kind;
+    told.push_back(event.kind + (recorded ? " behind" : " before"));
+  });
+  for (const char* kind : {"fault", "server_exited", "fault_over", "ready"}) {
+    recorder.record("gpu0.shared", {kind, "", {}}, std::nullopt);
+  }
+  CHECK(told == std::vector<std::string>{"fault before", "server_exited before",
+                                         "fault_over behind", "ready behind"});
+  std::filesystem::remove_all(folder);
+}
+
 TEST_CASE("an event and where its log was read to are one record") {
   std::string folder = "/tmp/mps-recorder-XXXXXX";
   REQUIRE(::mkdtemp(folder.data()) != nullptr);

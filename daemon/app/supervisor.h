@@ -120,6 +120,7 @@ class Supervisor : public api::Agent {
   }
   // Why a device is out of service; empty: it is not.
   [[nodiscard]] std::string why_out(const std::string& device) const;
+  void suspect_fault(const std::vector<std::string>& instances);
   void terminate_violator(const std::string& instance, const share::Process& process,
                           const std::string& why);
   void terminate_for_desk(const std::string& instance, const std::vector<share::Process>& processes,
@@ -165,7 +166,8 @@ class Supervisor : public api::Agent {
   std::shared_ptr<FaultEnder> fault_ender_;
   std::shared_ptr<FaultWatch> fault_watch_;  // none: its file cannot be used
   std::set<std::string> watched_for_faults_;
-  std::unique_ptr<device::ErrorSource> errors_;  // calls back: gone before what it calls
+  std::optional<std::vector<admission::LetIn>> recalled_;  // of an earlier supervisor's desk
+  std::unique_ptr<device::ErrorSource> errors_;            // calls back: gone before what it calls
   bool faults_settled_ = false;
   std::shared_ptr<SharePrograms> share_programs_;
   std::filesystem::path gate_program_, client_program_;

@@ -64,11 +64,15 @@ void Supervisor::open_faults() {
 
 void Supervisor::watch_faults(const WantedInstance& wanted, instance::ActorSettings& actor) {
   if (!fault_watch_) return;
-  fault_watch_->watch({wanted.id, wanted.device, wanted.domain});
+  const bool desk_is_whole = desk_ && desk_->records_whole();
+  fault_watch_->watch({wanted.id, wanted.device, wanted.domain},
+                      recall_clients(recalled_, desk_is_whole, log_->ring(), wanted.id));
   watched_for_faults_.insert(wanted.id);
-  actor.heard = [watch = fault_watch_, id = wanted.id](const control::LogEvent& line) {
-    watch->heard(id, line);
+  actor.heard = [watch = fault_watch_, id = wanted.id](const instance::LogLine& line,
+                                                       const instance::ReadPosition& end) {
+    watch->heard(id, line, end);
   };
+  actor.reading_on = [watch = fault_watch_, id = wanted.id](bool on) { watch->reading_on(id, on); };
 }
 
 // The instances on that GPU; of those on MIG devices only that one's, where it is known.
@@ -85,13 +89,22 @@ std::string Supervisor::why_out(const std::string& device) const {
   return entry == nullptr ? std::string() : fault::describe(*entry);
 }
 
+// The log may have lost what it says of it.
+void Supervisor::suspect_fault(const std::vector<std::string>& instances) {
+  for (const auto& instance : instances) (void)fleet_.ask(instance, instance::FaultSuspected{});
+}
+
 void Supervisor::listen_to_errors() {
   if (settings_.devices) return;  // declared: there is no NVML to ask
   if (!errors_) {
     device::ErrorCallbacks told;
     told.on_error = [this](const std::string& gpu, const device::XidSeen& xid) {
       spdlog::warn("{}: {}", gpu, fault::describe_xid(xid.number));
-      fault_watch_->xid(on_gpu(gpu, xid.mig_uuid), xid.number);
+      const auto of = on_gpu(gpu, xid.mig_uuid);
+      fault_watch_->xid(of, xid.number);
+      if (fault::judge(xid.number, std::nullopt) == fault::Consequence::client_fault) {
+        suspect_fault(of.instances);
+      }
     };
     told.on_action = [this](const std::string& gpu, unsigned action) {
       fault_watch_->action(on_gpu(gpu, ""), fault::recovery_action(action));
@@ -125,7 +138,11 @@ void Supervisor::settle_faults() {
     return true;
   });
   if (!inventory_is_sure()) return;
-  if (!std::exchange(faults_settled_, true)) fault_watch_->settle();
+  if (!std::exchange(faults_settled_, true)) {
+    fault_watch_->settle();
+    // Who is recalled was there before all that comes now.
+    if (recalled_) recalled_->clear();
+  }
   std::set<std::string> devices;
   for (const auto& device : inventory_.devices) devices.insert(device.uuid);
   fault_watch_->devices_are(devices);

@@ -60,10 +60,15 @@ Result<void> Supervisor::open_desk() {
       return watch->kept_out(who, command);
     };
     sources.let_in = [watch = fault_watch_](const admission::LetIn& in) { watch->let_in(in); };
+    sources.left = [watch = fault_watch_](const std::string& instance,
+                                          const share::Process& process) {
+      watch->left(instance, process);
+    };
   }
   auto opened = admission::Controller::open(io_.get_executor(), desk, std::move(sources));
   if (!opened) return opened.error();
   desk_ = std::move(*opened);
+  recalled_ = desk_->take_recalled();
   admission_server_ = std::make_shared<admission::AdmissionServer>(io_.get_executor(), *desk_);
   ShareKeeper::Settings keeper;
   keeper.mounted = [base = settings_.run_dir](const std::vector<std::filesystem::path>& folders) {

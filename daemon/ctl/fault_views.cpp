@@ -36,7 +36,10 @@ std::string whose_doing(const json& fault) {
     return client_text(culprit);
   }
   const auto by = text(fault, {"attribution"});
-  if (by == "one_of") return "one of " + text(fault, {"suspectCount"});
+  if (by == "one_of") {
+    return "one of " + text(fault, {"suspectCount"}) +
+           (field(fault, {"othersPossible"}) == true ? " or more" : "");
+  }
   if (by == "not_a_client") return "no client of ours";
   return by == "nobody" ? "nobody we know of" : "";
 }
@@ -52,6 +55,11 @@ std::string at_and_after(const json& fault, const char* what, const char* durati
   const auto time = text(fault, {what});
   const auto after = took(field(fault, {"durations", duration}));
   return after.empty() ? time : time + " (after " + after + ")";
+}
+
+std::string first_served_text(const json& fault) {
+  const auto at = at_and_after(fault, "firstServed", "firstServedMs");
+  return at.empty() ? at : at + ", pid " + text(fault, {"firstServedPid"});
 }
 
 std::string needs_text(const json& fault) {
@@ -76,9 +84,11 @@ void head_of(std::string& out, const json& fault) {
   labelled(out, "kind", text(fault, {"kind"}));
   labelled(out, "instance", text(fault, {"instance"}));
   labelled(out, "device", text(fault, {"device"}));
-  labelled(out, "noticed", text(fault, {"noticed"}));
+  labelled(out, "happened", text(fault, {"happened"}));
+  labelled(out, "noticed", at_and_after(fault, "noticed", "noticedMs"));
   labelled(out, "attributed", at_and_after(fault, "attributed", "attributedMs"));
   labelled(out, "serving", at_and_after(fault, "serving", "servingMs"));
+  labelled(out, "first served", first_served_text(fault));
   labelled(out, "state", how_it_stands(fault));
   labelled(out, "faults",
            text(fault, {"faults"}) + (rounds == "1" ? "" : " in " + rounds + " rounds"));

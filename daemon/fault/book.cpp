@@ -28,7 +28,7 @@ std::string line_of(const json& value) {
 }
 
 std::string line_of(const Incident& incident) {
-  return line_of(json{{"incident", to_json(incident)}});
+  return line_of(json{{"incident", record_json(incident)}});
 }
 
 }  // namespace

@@ -117,8 +117,42 @@ TEST_CASE("an incident as JSON and back") {
   wrong["kind"] = "sabotage";
   CHECK(incident_from(wrong).error().message == "lacks what an incident has");
   const auto brief = brief_json(one);
-  CHECK(brief["durations"] == nlohmann::json::parse(R"({"attributedMs": 1, "servingMs": 100})"));
+  CHECK(brief["durations"] == nlohmann::json::parse(R"({"noticedMs": 0, "attributedMs": 1,
+                                                            "servingMs": 100, "firstServedMs": null})"));
   CHECK_FALSE(brief.contains("victims"));
+}
+
+TEST_CASE("incidents of earlier versions, which say less") {
+  auto old = to_json(incident(12));
+  for (const char* key : {"happened", "othersPossible", "firstServed", "firstServedPid"}) {
+    old.erase(key);
+  }
+  const auto back = incident_from(old);
+  REQUIRE(back.has_value());
+  CHECK(back->happened == back->noticed);
+  CHECK_FALSE(back->others_possible);
+  CHECK_FALSE(back->first_served);
+  CHECK_FALSE(back->read_to);
+}
+
+TEST_CASE("what is not known of a client is null, and stays so") {
+  ClientFacts facts;
+  facts.pid = 7;
+  const auto json = to_json(facts);
+  CHECK(json["uid"].is_null());
+  CHECK(json["limits"]["activeThreadPercentage"].is_null());
+  CHECK(json["since"].is_null());
+  CHECK(client_from(json) == facts);
+}
+
+TEST_CASE("how far the log counts is kept in the book, and shown to nobody") {
+  auto one = incident(12);
+  one.read_to = LogPlace{"5-1.2", 4711};
+  one.first_served = FirstServed{9, at(150)};
+  one.others_possible = true;
+  CHECK_FALSE(to_json(one).contains("readTo"));
+  CHECK(*incident_from(record_json(one)) == one);
+  CHECK(brief_json(one)["durations"]["firstServedMs"] == 150);
 }
 
 TEST_CASE("what was recorded is there after a restart") {

@@ -1,6 +1,7 @@
 #include "fault/case.h"
 
 #include <algorithm>
+#include <string_view>
 #include <utility>
 
 #include "base/text.h"
@@ -43,6 +44,12 @@ bool only_the_driver_speaks_of(const Incident& incident) {
          std::all_of(incident.signals.begin(), incident.signals.end(), by_driver);
 }
 
+bool has_note(const Incident& incident, std::string_view kind) {
+  return incident.signals_left_out != 0 ||
+         std::any_of(incident.signals.begin(), incident.signals.end(),
+                     [kind](const Note& note) { return note.kind == kind; });
+}
+
 template <typename T>
 bool add_bounded(std::vector<T>& list, T one, std::size_t limit) {
   if (list.size() >= limit) return false;
@@ -53,9 +60,12 @@ bool add_bounded(std::vector<T>& list, T one, std::size_t limit) {
 }  // namespace
 
 Case::Case(Incident incident, const Clients& clients)
-    : incident_(std::move(incident)), last_sign_(incident_.noticed), changed_(true) {
-  round_.at = incident_.noticed;
-  look_who_is_there({incident_.noticed, false, true}, clients);
+    : incident_(std::move(incident)),
+      last_sign_(incident_.happened),
+      now_(incident_.noticed),
+      changed_(true) {
+  round_.at = incident_.happened;
+  look_who_is_there({incident_.happened, false, true}, clients);
 }
 
 // Who was there when its last round began is not recorded: unless more is said about that round, it
@@ -65,7 +75,8 @@ Case::Case(Incident recorded)
       earlier_unattributed_(incident_.unattributed_rounds),
       hit_(incident_.victims),
       hit_left_out_(incident_.victim_count),
-      last_sign_(incident_.noticed),
+      last_sign_(incident_.happened),
+      now_(incident_.noticed),
       recovering_(true),
       recorded_(true),
       confirmed_(!only_the_driver_speaks_of(incident_)),
@@ -73,9 +84,10 @@ Case::Case(Incident recorded)
       told_culprits_(incident_.culprits),
       told_end_(incident_.end) {
   hit_left_out_ -= std::min(hit_left_out_, hit_.size());
-  round_.at = incident_.noticed;
+  round_.at = incident_.happened;
   round_.fault = incident_.faults > 0;
-  round_.line = round_.fault;
+  // Where its line was not seen yet, that of an Xid's fault is still to come.
+  round_.line = round_.fault && has_note(incident_, "fatal_fault");
   round_.prompt = false;
   recall_round();
 }
@@ -97,6 +109,8 @@ void Case::recall_round() {
   auto& left_out =
       unknown && earlier_unattributed_ == 0 ? round_.there_left_out : earlier_suspects_left_out_;
   left_out = incident_.suspect_count - std::min(incident_.suspect_count, suspects.size());
+  round_.others_possible = incident_.others_possible;
+  earlier_others_possible_ = incident_.others_possible;
 }
 
 Case::News Case::take_news() {
@@ -128,6 +142,7 @@ void Case::begin_round(const Sign& sign, const Clients& clients) {
   earlier_culprits_ = incident_.culprits;
   earlier_suspects_ = incident_.suspects;
   earlier_suspects_left_out_ = incident_.suspect_count - incident_.suspects.size();
+  earlier_others_possible_ = incident_.others_possible;
   earlier_unattributed_ = incident_.unattributed_rounds;
   ++incident_.rounds;
   recovering_ = false;
@@ -141,6 +156,7 @@ void Case::look_who_is_there(const Sign& sign, const Clients& clients) {
   round_.prompt = sign.prompt;
   round_.there = clients.at(sign.at, sign.prompt ? k_just_gone : k_looked_late);
   round_.there_left_out = clients.left_out();
+  round_.others_possible = !clients.all_known();
 }
 
 void Case::fault(const Sign& sign, const Clients& clients) {
@@ -154,13 +170,14 @@ void Case::fault(const Sign& sign, const Clients& clients) {
     changed_ = true;
   } else if (sign.line && round_.line) {
     ++incident_.faults;
+    changed_ = true;  // its line is not told again
   }
   round_.line = round_.line || sign.line;
   last_sign_ = std::max(last_sign_, sign.at);
-  attribute(sign.at);
+  attribute();
 }
 
-void Case::name(pid_t pid, const Clients& clients, Time at) {
+void Case::name(pid_t pid, const Clients& clients) {
   if (pid <= 0) return;
   if (const auto* client = clients.find(pid)) {
     if (round_.named.size() < k_client_limit) put(round_.named, *client);
@@ -168,7 +185,7 @@ void Case::name(pid_t pid, const Clients& clients, Time at) {
              round_.strangers.end()) {
     add_bounded(round_.strangers, pid, k_people_limit);
   }
-  attribute(at);
+  attribute();
 }
 
 void Case::hit(pid_t pid, const Clients& clients) {
@@ -178,7 +195,7 @@ void Case::hit(pid_t pid, const Clients& clients) {
   add_hit(facts);
   // Somebody was there whom we did not know of: then who is known may not be the only one.
   if (client == nullptr && round_.there.size() < k_hit_limit) put(round_.there, facts);
-  attribute(last_sign_);
+  attribute();
 }
 
 void Case::all_hit(const Clients& clients, Time at) {
@@ -191,7 +208,7 @@ void Case::came(const ClientFacts& facts) {
   const auto known = bounded(facts);
   if (!put(round_.there, known)) return;
   if (round_.fault) add_hit(known);
-  attribute(last_sign_);
+  attribute();
 }
 
 void Case::add_hit(const ClientFacts& facts) {
@@ -204,7 +221,7 @@ void Case::add_hit(const ClientFacts& facts) {
   changed_ = true;
 }
 
-void Case::attribute(Time at) {
+void Case::attribute() {
   const bool settled = recorded_ && round_.named.empty() && round_.strangers.empty();
   // What MPS shows no sign of may not be a client's.
   if (round_.fault && confirmed_ && !settled) {
@@ -218,7 +235,7 @@ void Case::attribute(Time at) {
       by = Attribution::not_a_client;
     } else if (there == 0) {
       by = Attribution::nobody;
-    } else if (there == 1 && round_.there.size() == 1 && round_.prompt &&
+    } else if (there == 1 && round_.there.size() == 1 && round_.prompt && !round_.others_possible &&
                round_.there.front().start_ticks != 0) {
       by = Attribution::only_client;
       culprits = round_.there;
@@ -226,13 +243,13 @@ void Case::attribute(Time at) {
     if (by != incident_.attribution) changed_ = true;
     incident_.attribution = by;
     incident_.unattributed_rounds = earlier_unattributed_ + (culprits.empty() ? 1 : 0);
-    put_culprits(culprits, by, at);
+    put_culprits(culprits, by);
     put_suspects();
   }
   put_victims();
 }
 
-void Case::put_culprits(const std::vector<ClientFacts>& who, Attribution by, Time at) {
+void Case::put_culprits(const std::vector<ClientFacts>& who, Attribution by) {
   const auto before = incident_.culprits;
   incident_.culprits = earlier_culprits_;
   incident_.culprits_left_out = 0;
@@ -240,7 +257,8 @@ void Case::put_culprits(const std::vector<ClientFacts>& who, Attribution by, Tim
     const auto known = std::find_if(before.begin(), before.end(), [&](const Culprit& other) {
       return other.round == incident_.rounds && other.by == by && same_process(other.client, one);
     });
-    const Culprit culprit = known == before.end() ? Culprit{one, incident_.rounds, by, at} : *known;
+    const Culprit culprit =
+        known == before.end() ? Culprit{one, incident_.rounds, by, now_} : *known;
     if (!add_bounded(incident_.culprits, culprit, k_people_limit)) ++incident_.culprits_left_out;
   }
   for (const auto pid : round_.strangers) {
@@ -252,7 +270,7 @@ void Case::put_culprits(const std::vector<ClientFacts>& who, Attribution by, Tim
   if (incident_.culprits.empty()) {
     incident_.attributed.reset();
   } else if (!incident_.attributed) {
-    incident_.attributed = at;
+    incident_.attributed = now_;
   }
   changed_ = changed_ || incident_.culprits != before;
 }
@@ -260,9 +278,11 @@ void Case::put_culprits(const std::vector<ClientFacts>& who, Attribution by, Tim
 void Case::put_suspects() {
   auto list = earlier_suspects_;
   auto left_out = earlier_suspects_left_out_;
+  incident_.others_possible = earlier_others_possible_;
   if (incident_.attribution != Attribution::named &&
       incident_.attribution != Attribution::only_client) {
     left_out += round_.there_left_out;
+    incident_.others_possible = incident_.others_possible || round_.others_possible;
     for (const auto& one : round_.there) put(list, one);
   }
   incident_.suspect_count = list.size() + left_out;
@@ -327,7 +347,7 @@ void Case::device_needs(Consequence consequence, std::optional<RecoveryAction> a
 
 void Case::confirm(Time at) {
   last_sign_ = std::max(last_sign_, at);
-  if (!std::exchange(confirmed_, true)) attribute(at);
+  if (!std::exchange(confirmed_, true)) attribute();
 }
 
 void Case::acquit_device() {
@@ -345,6 +365,12 @@ void Case::step(const StepTaken& step, Time at) {
   recovering_ = true;
 }
 
+void Case::served(pid_t pid, Time at) {
+  if (incident_.end != End::serving || incident_.first_served) return;
+  incident_.first_served = FirstServed{pid, at};
+  changed_ = true;
+}
+
 void Case::close(End end, Time at) {
   incident_.end = end;
   incident_.closed = at;
@@ -356,6 +382,7 @@ void Case::reopen(Time at) {
   incident_.end = End::none;
   incident_.closed.reset();
   incident_.serving.reset();
+  incident_.first_served.reset();
   told_end_ = End::none;
   confirm(at);
   recovering_ = false;

@@ -3,7 +3,8 @@
 // say. Pure.
 //
 // Attribution: a process that MPS names, if it was a client; else the only client that there was,
-// as far as the list of clients can be trusted; else one of them, whichever.
+// where all who were there are known and it was looked at once; else one of them, whichever, or of
+// others, where there may have been such.
 #pragma once
 
 #include <chrono>
@@ -34,6 +35,10 @@ class Case {
   };
   News take_news();
 
+  // What follows is heard now: the times given are those at which it came about.
+  void hear(Time now) { now_ = now; }
+  // What was heard last is this line, which counts here from now on.
+  void read_to(const LogPlace& line) { incident_.read_to = line; }
   void note(const Note& note);
   // A sign that a client has faulted. `line`: the log's own, of which there is one a fault.
   // `prompt`: it came at once, so who is there now is who was there then.
@@ -43,8 +48,8 @@ class Case {
     bool prompt = true;
   };
   void fault(const Sign& sign, const Clients& clients);
-  void name(pid_t pid, const Clients& clients, Time at);  // of the round's culprit
-  void hit(pid_t pid, const Clients& clients);            // a victim, as MPS says
+  void name(pid_t pid, const Clients& clients);  // of the round's culprit
+  void hit(pid_t pid, const Clients& clients);   // a victim, as MPS says
   void all_hit(const Clients& clients, Time at);
   void came(const ClientFacts& facts);  // perhaps it was there before the fault
 
@@ -58,6 +63,7 @@ class Case {
   void acquit_device();
   void step(const StepTaken& step, Time at);
   void recovery_began() { recovering_ = true; }
+  void served(pid_t pid, Time at);
   void close(End end, Time at);
   void reopen(Time at);
 
@@ -69,6 +75,7 @@ class Case {
     bool prompt = true;
     std::vector<ClientFacts> there{};  // when it began
     std::size_t there_left_out = 0;
+    bool others_possible = false;
     std::vector<ClientFacts> named{};
     std::vector<pid_t> strangers{};
   };
@@ -76,8 +83,8 @@ class Case {
   [[nodiscard]] bool begins_round(const Sign& sign) const;
   void begin_round(const Sign& sign, const Clients& clients);
   void look_who_is_there(const Sign& sign, const Clients& clients);
-  void attribute(Time at);
-  void put_culprits(const std::vector<ClientFacts>& who, Attribution by, Time at);
+  void attribute();
+  void put_culprits(const std::vector<ClientFacts>& who, Attribution by);
   void put_suspects();
   void put_victims();
   void add_hit(const ClientFacts& facts);
@@ -87,10 +94,12 @@ class Case {
   std::vector<Culprit> earlier_culprits_;
   std::vector<ClientFacts> earlier_suspects_;  // of rounds before this one
   std::size_t earlier_suspects_left_out_ = 0;
+  bool earlier_others_possible_ = false;
   unsigned earlier_unattributed_ = 0;
   std::vector<ClientFacts> hit_;
   std::size_t hit_left_out_ = 0;
   Time last_sign_{};
+  Time now_{};
   bool recovering_ = false;  // since the round began
   bool recorded_ = false;    // the round is an earlier supervisor's
   bool confirmed_ = false;

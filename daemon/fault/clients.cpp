@@ -21,7 +21,14 @@ void Clients::came(const ClientFacts& facts, Time at) {
   }
   // A pid belongs to one at a time.
   const auto before = here_.lower_bound({facts.pid, 0});
-  if (before != here_.end() && before->first.first == facts.pid) leave(before, at);
+  if (before != here_.end() && before->first.first == facts.pid) {
+    if (facts.start_ticks == 0) return;
+    if (before->first.second == 0) {
+      here_.erase(before);  // the same one, of whom more is known now
+    } else {
+      leave(before, at);
+    }
+  }
   if (here_.size() >= k_client_limit) {
     ++left_out_;
     return;
@@ -32,10 +39,13 @@ void Clients::came(const ClientFacts& facts, Time at) {
 void Clients::went(pid_t pid, std::uint64_t start_ticks, Time at) {
   const auto one = start_ticks != 0 ? here_.find({pid, start_ticks}) : here_.lower_bound({pid, 0});
   if (one != here_.end() && one->first.first == pid) {
-    leave(one, at);
-  } else if (left_out_ > 0) {
-    --left_out_;
+    return leave(one, at);
   }
+  // Told twice (by the desk, and by the instance), or nobody who was left out.
+  const bool gone_already = std::any_of(gone_.begin(), gone_.end(), [&](const Gone& other) {
+    return other.facts.pid == pid && (start_ticks == 0 || other.facts.start_ticks == start_ticks);
+  });
+  if (!gone_already && left_out_ > 0) --left_out_;
 }
 
 void Clients::forget(Time now, std::chrono::milliseconds after) {

@@ -74,6 +74,19 @@ TEST_CASE("what is known of a client may grow, and is made safe") {
   CHECK(clients.find(1)->command.size() < 270);
 }
 
+TEST_CASE("a pid alone says nothing new of one who is known") {
+  Clients clients;
+  clients.came(client(1, 7, at(100)), at(100));
+  clients.came(client(1, 0, at(200), ""), at(200));
+  CHECK(clients.size() == 1);
+  CHECK(clients.find(1)->command == "train");
+  // And one of whom the pid alone was known is the one of whom more is.
+  clients.came(client(2, 0, at(100), ""), at(100));
+  clients.came(client(2, 9, at(200)), at(200));
+  CHECK(clients.size() == 2);
+  CHECK(clients.find(2)->start_ticks == 9);
+}
+
 TEST_CASE("clients are bounded") {
   Clients clients;
   for (int i = 1; i <= 200; ++i) clients.came(client(i, 1, at(0)), at(0));

@@ -43,7 +43,8 @@ std::string whose_doing(const Incident& incident) {
              (incident.attribution == Attribution::only_client ? ", the only client" : "");
     case Attribution::one_of:
       return " by one of " + counted(incident.suspect_count, "client", "clients") +
-             ", and nobody knows which";
+             (incident.others_possible ? ", or of others that nobody has seen come"
+                                       : ", and nobody knows which");
     case Attribution::not_a_client:
       if (incident.strangers.empty()) break;
       return " by pid " + std::to_string(incident.strangers.back()) +

@@ -33,16 +33,16 @@ inline Time time_of(std::chrono::system_clock::time_point time) {
 struct ClientFacts {
   pid_t pid = 0;
   std::uint64_t start_ticks = 0;  // field 22 of /proc/<pid>/stat; 0: not known
-  uid_t uid = 0;
-  std::string command{};    // its command line
-  std::string container{};  // empty, as the rest: it has none, or nobody knows
+  std::optional<uid_t> uid{};     // none: not known
+  std::string command{};          // its command line
+  std::string container{};        // empty, as the rest: it has none, or nobody knows
   std::string pod{};
   std::string subject{};  // the namespace: "team-a", "docker:web", "unit:cron.service"
   std::string owner{};    // the pod's: "Deployment/web"
   std::string share{};
-  double active_thread_percentage = 100.0;
+  std::optional<double> active_thread_percentage{};  // none: its limits are not known
   std::optional<std::uint64_t> pinned_memory_mebibytes{};
-  Time since{};
+  Time since{};  // when it came, not when we heard of it; the epoch: not known
   bool operator==(const ClientFacts&) const = default;
 };
 // Texts from outside made printable, and cut.
@@ -50,6 +50,13 @@ ClientFacts bounded(ClientFacts facts);
 inline bool same_process(const ClientFacts& a, const ClientFacts& b) {
   return a.pid == b.pid && a.start_ticks == b.start_ticks;
 }
+
+// How far a daemon's log was read; `log` tells one file from its successors.
+struct LogPlace {
+  std::string log{};
+  std::uint64_t end_offset = 0;  // behind the line
+  bool operator==(const LogPlace&) const = default;
+};
 
 // From the mildest to the gravest.
 enum class Kind { app_fault, server_died, start_failure, wedged, daemon_died, device_trouble };
@@ -122,15 +129,28 @@ inline std::ostream& operator<<(std::ostream& out, End end) {
   return out << to_string(end);
 }
 
+// The first newcomer that was served after an incident: one who came after the fault, and whom MPS
+// was seen to have once newcomers were let in again (a line of its log, or its list of clients).
+// MPS says so of a client that has a context, so this is an upper bound.
+struct FirstServed {
+  pid_t pid = 0;
+  Time at{};
+  bool operator==(const FirstServed&) const = default;
+};
+
 struct Incident {
   std::uint64_t number = 0;  // never used twice
   std::string instance{};
   std::string device{};  // UUID
   std::string domain{};
   Kind kind{};
+  // Its first sign: when that came about, as a line of the log says of itself, and when we heard of
+  // it. The same within milliseconds, but where nobody listened in between.
+  Time happened{};
   Time noticed{};
   std::optional<Time> attributed{};  // a culprit was known
   std::optional<Time> serving{};
+  std::optional<FirstServed> first_served{};
   std::optional<Time> closed{};
   End end = End::none;
   std::string cause{};  // of a start failure, a death, a wedge, of having given up
@@ -149,6 +169,7 @@ struct Incident {
   unsigned unattributed_rounds = 0;     // of faults whose culprit nobody knows
   std::vector<ClientFacts> suspects{};  // of those
   std::size_t suspect_count = 0;
+  bool others_possible = false;        // somebody may have been there whom we do not know of
   std::vector<ClientFacts> victims{};  // culprits are none
   std::size_t victim_count = 0;
 
@@ -156,6 +177,10 @@ struct Incident {
   std::size_t signals_left_out = 0;
   std::vector<Step> steps{};
   std::size_t steps_left_out = 0;
+
+  // The last line of the log that counts here already: told again (a supervisor that was killed
+  // before it had noted how far it had read), it is passed over. In the book alone.
+  std::optional<LogPlace> read_to{};
 
   bool operator==(const Incident&) const = default;
 };

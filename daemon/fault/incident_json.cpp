@@ -126,6 +126,17 @@ void read_people(const Json& json, Incident& into) {
   into.victim_count = json.at("victimCount").get<std::size_t>();
 }
 
+// What earlier versions did not write.
+void read_later_additions(const Json& json, Incident& into) {
+  into.others_possible = json.value("othersPossible", false);
+  if (const auto served = time_from(json.value("firstServed", Json()))) {
+    into.first_served = FirstServed{json.at("firstServedPid").get<pid_t>(), *served};
+  }
+  if (const auto place = json.find("readTo"); place != json.end()) {
+    into.read_to = LogPlace{text_of(*place, "log"), place->at("offset").get<std::uint64_t>()};
+  }
+}
+
 Incident read(const Json& json) {
   Incident incident;
   const auto number = incident_number(text_of(json, "id"));
@@ -136,6 +147,8 @@ Incident read(const Json& json) {
   incident.domain = text_of(json, "domain");
   incident.kind = named(json.at("kind"), Kind::device_trouble);
   incident.noticed = time_at(json, "noticed");
+  // Of an earlier version, which did not tell the two apart.
+  incident.happened = json.contains("happened") ? time_at(json, "happened") : incident.noticed;
   incident.attributed = time_from(json.at("attributed"));
   incident.serving = time_from(json.at("serving"));
   incident.closed = time_from(json.at("closed"));
@@ -148,6 +161,7 @@ Incident read(const Json& json) {
   }
   incident.needs = named(json.at("deviceNeeds"), Consequence::out_until_reboot);
   incident.hardware = json.at("hardware").get<bool>();
+  read_later_additions(json, incident);
   read_people(json, incident);
   read_story(json, incident);
   return incident;
@@ -167,9 +181,10 @@ std::optional<Time> time_from(const Json& json) {
 
 Json to_json(const ClientFacts& client) {
   const auto& memory = client.pinned_memory_mebibytes;
+  const auto& percentage = client.active_thread_percentage;
   return {{"pid", client.pid},
           {"startTicks", client.start_ticks},
-          {"uid", client.uid},
+          {"uid", client.uid ? Json(*client.uid) : Json(nullptr)},
           {"command", or_null(client.command)},
           {"container", or_null(client.container)},
           {"pod", or_null(client.pod)},
@@ -177,7 +192,7 @@ Json to_json(const ClientFacts& client) {
           {"owner", or_null(client.owner)},
           {"share", or_null(client.share)},
           {"limits",
-           {{"activeThreadPercentage", client.active_thread_percentage},
+           {{"activeThreadPercentage", percentage ? Json(*percentage) : Json(nullptr)},
             {"pinnedDeviceMemoryMiB", memory ? Json(*memory) : Json(nullptr)}}},
           {"since", client.since == Time{} ? Json(nullptr) : time_json(client.since)}};
 }
@@ -186,7 +201,7 @@ ClientFacts client_from(const Json& json) {
   ClientFacts client;
   client.pid = json.at("pid").get<pid_t>();
   client.start_ticks = json.at("startTicks").get<std::uint64_t>();
-  client.uid = json.at("uid").get<uid_t>();
+  if (const auto& uid = json.at("uid"); !uid.is_null()) client.uid = uid.get<uid_t>();
   client.command = text_of(json, "command");
   client.container = text_of(json, "container");
   client.pod = text_of(json, "pod");
@@ -194,7 +209,9 @@ ClientFacts client_from(const Json& json) {
   client.owner = text_of(json, "owner");
   client.share = text_of(json, "share");
   const auto& limits = json.at("limits");
-  client.active_thread_percentage = limits.at("activeThreadPercentage").get<double>();
+  if (const auto& threads = limits.at("activeThreadPercentage"); !threads.is_null()) {
+    client.active_thread_percentage = threads.get<double>();
+  }
   if (const auto& memory = limits.at("pinnedDeviceMemoryMiB"); !memory.is_null()) {
     client.pinned_memory_mebibytes = memory.get<std::uint64_t>();
   }
@@ -204,20 +221,27 @@ ClientFacts client_from(const Json& json) {
 
 Json brief_json(const Incident& incident) {
   const auto& culprits = incident.culprits;
+  const auto& served = incident.first_served;
   return {{"id", id_of(incident.number)},
           {"instance", incident.instance},
           {"device", incident.device},
           {"domain", incident.domain},
           {"kind", to_string(incident.kind)},
           {"summary", summary(incident)},
+          {"happened", time_json(incident.happened)},
           {"noticed", time_json(incident.noticed)},
           {"attributed", time_json(incident.attributed)},
           {"serving", time_json(incident.serving)},
+          {"firstServed", served ? time_json(served->at) : Json(nullptr)},
+          {"firstServedPid", served ? Json(served->pid) : Json(nullptr)},
           {"closed", time_json(incident.closed)},
           {"end", incident.end == End::none ? Json(nullptr) : Json(to_string(incident.end))},
           {"durations",
-           {{"attributedMs", millis_between(incident.noticed, incident.attributed)},
-            {"servingMs", millis_between(incident.noticed, incident.serving)}}},
+           {{"noticedMs", millis_between(incident.happened, incident.noticed)},
+            {"attributedMs", millis_between(incident.happened, incident.attributed)},
+            {"servingMs", millis_between(incident.happened, incident.serving)},
+            {"firstServedMs", millis_between(incident.happened,
+                                             served ? std::optional(served->at) : std::nullopt)}}},
           {"cause", or_null(incident.cause)},
           {"faults", incident.faults},
           {"rounds", incident.rounds},
@@ -227,6 +251,7 @@ Json brief_json(const Incident& incident) {
           {"culprit", culprits.empty() ? Json(nullptr) : culprit_json(culprits.back())},
           {"unattributedRounds", incident.unattributed_rounds},
           {"suspectCount", incident.suspect_count},
+          {"othersPossible", incident.others_possible},
           {"victimCount", incident.victim_count}};
 }
 
@@ -246,6 +271,14 @@ Json to_json(const Incident& incident) {
   json["signalsLeftOut"] = incident.signals_left_out;
   json["steps"] = list_of(incident.steps, step_json);
   json["stepsLeftOut"] = incident.steps_left_out;
+  return json;
+}
+
+Json record_json(const Incident& incident) {
+  auto json = to_json(incident);
+  if (const auto& place = incident.read_to) {
+    json["readTo"] = {{"log", place->log}, {"offset", place->end_offset}};
+  }
   return json;
 }
 

@@ -17,7 +17,9 @@ nlohmann::json to_json(const Incident& incident);
 // A line of a list: without clients, signals and steps, but with their counts.
 nlohmann::json brief_json(const Incident& incident);
 
-// What to_json() made.
+// As the book keeps it: also how far the log counts already, which is nobody's business else.
+nlohmann::json record_json(const Incident& incident);
+// What one of these made, of earlier versions too.
 Result<Incident> incident_from(const nlohmann::json& json);
 
 nlohmann::json time_json(const std::optional<Time>& time);

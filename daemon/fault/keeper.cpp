@@ -13,7 +13,7 @@ namespace {
 
 std::string took(const Incident& incident) {
   return incident.serving
-             ? "serving again after " + format_duration(*incident.serving - incident.noticed)
+             ? "serving again after " + format_duration(*incident.serving - incident.happened)
              : std::string();
 }
 
@@ -46,7 +46,22 @@ void Keeper::watch(const Place& place) {
   const auto open = std::find_if(all.rbegin(), all.rend(), [&place](const Incident& one) {
     return one.end == End::none && one.instance == place.instance;
   });
-  if (open != all.rend()) at->second.restore(*open);
+  auto& tracker = at->second;
+  const auto of_it = [&place](const Incident& one) { return one.instance == place.instance; };
+  if (open != all.rend()) {
+    tracker.restore(*open);
+  } else if (const auto last = std::find_if(all.rbegin(), all.rend(), of_it); last != all.rend()) {
+    tracker.restore_closed(*last);
+  }
+  const auto told = std::find_if(all.rbegin(), all.rend(), [&of_it](const Incident& one) {
+    return of_it(one) && one.read_to.has_value();
+  });
+  if (told != all.rend()) tracker.recall_line(*told->read_to);
+}
+
+void Keeper::catching_up(const std::string& instance, bool on) {
+  const auto found = trackers_.find(instance);
+  if (found != trackers_.end()) found->second.catching_up(on);
 }
 
 void Keeper::forget(const std::string& instance, Time now) {
@@ -74,9 +89,9 @@ const Incident* Keeper::open(const std::string& instance) const {
   return found == trackers_.end() ? nullptr : found->second.open();
 }
 
-void Keeper::on(const std::string& instance, const Signal& signal, Time at) {
+void Keeper::on(const std::string& instance, const Signal& signal, const Heard& heard) {
   const auto found = trackers_.find(instance);
-  if (found != trackers_.end()) take(found->second.on(signal, at));
+  if (found != trackers_.end()) take(found->second.on(signal, heard));
 }
 
 void Keeper::tick(Time now) {
@@ -98,11 +113,12 @@ std::optional<Time> Keeper::deadline() const {
 
 // ---- incidents ----
 
+// On disk before anybody hears of it: what was told is never forgotten, and never told of twice.
 void Keeper::take(const std::vector<Change>& changes) {
-  for (const auto& change : changes) tell(change);
   if (changes.empty()) return;
   const auto& incident = changes.back().incident;
   recorded(book_.record(incident));
+  for (const auto& change : changes) tell(change);
   count_quarantine(incident);
 }
 
@@ -118,12 +134,18 @@ void Keeper::tell(const Change& change) {
       say("incident_attributed", incident.instance, id + ": " + summary(incident));
       break;
     case Change::What::closed:
-      ++counts_[{incident.device, incident.domain, incident.kind}];
+      count(incident);
       say("incident_closed", incident.instance, closed_text(incident));
       break;
     case Change::What::changed:
       break;
   }
+}
+
+void Keeper::count(const Incident& incident) {
+  const auto what = std::tuple(incident.device, incident.domain, incident.kind);
+  ++counts_[what];
+  if (incident.serving) times_[what].add(*incident.serving - incident.happened);
 }
 
 void Keeper::recorded(const Result<void>& result) {
@@ -139,7 +161,8 @@ void Keeper::recorded(const Result<void>& result) {
 
 void Keeper::count_quarantine(const Incident& incident) {
   if (!incident.closed) return;
-  apply(count(book_.quarantine(), incident, sources_.policy_of, *incident.closed), "others came");
+  apply(fault::count(book_.quarantine(), incident, sources_.policy_of, *incident.closed),
+        "others came");
 }
 
 void Keeper::apply(const QuarantineChanges& changes, const std::string& why_ended) {

@@ -22,6 +22,7 @@
 #include "fault/incident.h"
 #include "fault/out_of_service.h"
 #include "fault/quarantine.h"
+#include "fault/recovery_times.h"
 #include "fault/tracker.h"
 
 namespace mps::fault {
@@ -48,7 +49,15 @@ class Keeper {
 
   // Of an instance that is watched; of any other nothing is kept. Tell `Serving` before newcomers
   // are let in, since it may be what keeps one of them out.
-  void on(const std::string& instance, const Signal& signal, Time at);
+  void on(const std::string& instance, const Signal& signal, Time at) {
+    on(instance, signal, Heard{at, at, {}});
+  }
+  void on(const std::string& instance, const Signal& signal, const Heard& heard);
+  [[nodiscard]] bool watches(const std::string& instance) const {
+    return trackers_.contains(instance);
+  }
+  // See Tracker.
+  void catching_up(const std::string& instance, bool on);
   // Call it by the deadline, if there is one.
   void tick(Time now);
   [[nodiscard]] std::optional<Time> deadline() const;
@@ -79,11 +88,15 @@ class Keeper {
   // Of incidents since the start: by device, domain and kind (as each was in the end).
   using Counts = std::map<std::tuple<std::string, std::string, Kind>, std::uint64_t>;
   [[nodiscard]] const Counts& counts() const { return counts_; }
+  // Of those that ended with serving again: from the fault until then.
+  using Times = std::map<std::tuple<std::string, std::string, Kind>, RecoveryTimes>;
+  [[nodiscard]] const Times& times() const { return times_; }
   [[nodiscard]] bool behind() const { return book_.behind(); }
 
  private:
   void take(const std::vector<Change>& changes);
   void tell(const Change& change);
+  void count(const Incident& incident);
   void count_quarantine(const Incident& incident);
   void apply(const QuarantineChanges& changes, const std::string& why_ended);
   void recorded(const Result<void>& result);
@@ -97,6 +110,7 @@ class Keeper {
   std::map<std::string, Tracker> trackers_;
   DeviceJudge device_judge_;
   Counts counts_;
+  Times times_;
   bool said_not_recorded_ = false;
 };
 

@@ -25,6 +25,7 @@ struct InWords {
       list += (list.empty() ? "" : ", ") + std::to_string(pid);
       if (list.size() > k_text_limit) break;
     }
+    if (list.empty()) return {"sticky_clients", "MPS lists the clients that hold the error"};
     return {"sticky_clients", "they hold the error: " + list};
   }
   Words operator()(const ClientStatusSeen& status) const {
@@ -57,6 +58,8 @@ struct InWords {
   // Clients and steps have lists of their own.
   Words operator()(const ClientCame&) const { return {"", ""}; }
   Words operator()(const ClientWent&) const { return {"", ""}; }
+  Words operator()(const ClientServed&) const { return {"", ""}; }
+  Words operator()(const ClientsKnown&) const { return {"", ""}; }
   Words operator()(const StepTaken&) const { return {"", ""}; }
 };
 

@@ -66,6 +66,14 @@ struct ClientWent {
   pid_t pid = 0;
   std::uint64_t start_ticks = 0;  // 0: whoever has that pid
 };
+struct ClientServed {  // MPS has it
+  pid_t pid = 0;
+};
+// Whether all who are there have been told of. Not, where an earlier supervisor's records are not
+// whole, where a client's pid is hidden from us, or where nobody was there to see them come.
+struct ClientsKnown {
+  bool all = true;
+};
 
 // Of recovery.
 struct StepTaken {
@@ -77,10 +85,10 @@ struct GivenUp {
   std::string why{};
 };
 
-using Signal =
-    std::variant<FatalFaultLogged, CulpritNamed, StickyClients, ClientStatusSeen, ContextRecreated,
-                 XidReported, ActionReported, ServerStatusSeen, ServerEnded, DaemonEnded, Wedged,
-                 StartFailed, ClientCame, ClientWent, StepTaken, Serving, GivenUp>;
+using Signal = std::variant<FatalFaultLogged, CulpritNamed, StickyClients, ClientStatusSeen,
+                            ContextRecreated, XidReported, ActionReported, ServerStatusSeen,
+                            ServerEnded, DaemonEnded, Wedged, StartFailed, ClientCame, ClientWent,
+                            ClientServed, ClientsKnown, StepTaken, Serving, GivenUp>;
 
 // As an incident lists it; the kind is empty for what is not listed.
 Note note_of(const Signal& signal, Time at);

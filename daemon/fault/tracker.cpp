@@ -36,15 +36,39 @@ const Incident* Tracker::open() const {
   return open_ ? &open_->incident() : nullptr;
 }
 
-std::vector<Change> Tracker::on(const Signal& signal, Time at) {
-  clients_.forget(at);
+void Tracker::restore_closed(const Incident& last) {
+  last_.emplace(last);
+}
+
+void Tracker::recall_line(const LogPlace& line) {
+  told_to_ = line;
+}
+
+bool Tracker::was_told(const std::optional<LogPlace>& line) const {
+  return line && told_to_ && line->log == told_to_->log && line->end_offset <= told_to_->end_offset;
+}
+
+std::vector<Change> Tracker::on(const Signal& signal, const Heard& heard) {
+  if (was_told(heard.line)) return {};
+  now_ = heard.now;
+  for (auto* of : {&open_, &last_}) {
+    if (*of) (*of)->hear(now_);
+  }
+  auto* touched = take(signal, heard.at);
+  if (touched != nullptr && heard.line) touched->read_to(*heard.line);
+  return changes();
+}
+
+// What it is about; nothing: no incident.
+Case* Tracker::take(const Signal& signal, Time at) {
+  if (!catching_up_) clients_.forget(at);
   std::erase_if(loose_xids_, [at](const auto& xid) { return !within(xid.at, at, k_together); });
   const auto note = note_of(signal, at);
   if (open_) {
     // Before anything, since it may be what closes it.
     if (!note.kind.empty()) open_->note(note);
     std::visit([this, at](const auto& one) { handle(one, at); }, signal);
-    return changes();
+    return open_ ? &*open_ : last_ ? &*last_ : nullptr;
   }
   std::visit([this, at](const auto& one) { handle(one, at); }, signal);
   const bool of_last = std::holds_alternative<XidReported>(signal) ||
@@ -52,7 +76,7 @@ std::vector<Change> Tracker::on(const Signal& signal, Time at) {
                        std::holds_alternative<StickyClients>(signal);
   auto* touched = open_ ? &*open_ : of_last ? about(at, k_together) : nullptr;
   if (touched != nullptr && !note.kind.empty()) touched->note(note);
-  return changes();
+  return touched;
 }
 
 std::vector<Change> Tracker::changes() {
@@ -80,7 +104,8 @@ Case& Tracker::begin(Kind kind, Time at) {
   incident.device = place_.device;
   incident.domain = place_.domain;
   incident.kind = kind;
-  incident.noticed = at;
+  incident.happened = at;
+  incident.noticed = now_;
   last_.reset();
   open_.emplace(std::move(incident), clients_);
   for (const auto& xid : std::exchange(loose_xids_, {})) {
@@ -101,9 +126,9 @@ Case& Tracker::fault(const Case::Sign& sign) {
   if (of == nullptr) of = &begin(Kind::app_fault, sign.at);
   const auto& incident = of->incident();
   if (is_death(incident.kind) && incident.faults == 0 &&
-      within(incident.noticed, sign.at, k_dies_of_it)) {
+      within(incident.happened, sign.at, k_dies_of_it)) {
     const auto died = incident.kind;
-    const auto [at, how] = std::pair(incident.noticed, incident.cause);
+    const auto [at, how] = std::pair(incident.happened, incident.cause);
     of->becomes(Kind::app_fault);
     of->followed_by(died, at, how);
     of->cause("");
@@ -133,7 +158,7 @@ void Tracker::device_trouble(Time at) {
   }
   if (!open_) {
     begin(Kind::device_trouble, at);
-  } else if (within(open_->incident().noticed, at, k_together)) {
+  } else if (within(open_->incident().happened, at, k_together)) {
     open_->becomes(Kind::device_trouble);
   } else {
     open_->followed_by(Kind::device_trouble, at, "the device needs more than a restart");
@@ -149,11 +174,11 @@ std::optional<RecoveryAction> Tracker::action_for(Time xid) const {
 }
 
 void Tracker::judge_device(Case& of) {
-  auto worst = judge(std::nullopt, action_for(of.incident().noticed));
+  auto worst = judge(std::nullopt, action_for(of.incident().happened));
   for (const auto& xid : of.incident().xids) {
     worst = std::max(worst, judge(xid.number, action_for(xid.first)));
   }
-  of.device_needs(worst, action_for(of.incident().noticed));
+  of.device_needs(worst, action_for(of.incident().happened));
   if (of.incident().kind == Kind::device_trouble && !takes_out(worst)) of.acquit_device();
 }
 
@@ -166,7 +191,7 @@ void Tracker::handle(const FatalFaultLogged&, Time at) {
 void Tracker::handle(const CulpritNamed& culprit, Time at) {
   auto& of = fault({at, false, true});
   of.confirm(at);
-  of.name(culprit.pid, clients_, at);
+  of.name(culprit.pid, clients_);
 }
 
 void Tracker::handle(const StickyClients& sticky, Time at) {
@@ -219,6 +244,7 @@ void Tracker::handle(const ServerStatusSeen& status, Time at) {
 
 void Tracker::handle(const ServerEnded& ended, Time at) {
   if (!ended.asked) death(Kind::server_died, ended.how, at);
+  clients_.all_known(true);  // whoever it had is not there any more
 }
 
 void Tracker::handle(const DaemonEnded& ended, Time at) {
@@ -255,6 +281,18 @@ void Tracker::handle(const ClientWent& went, Time at) {
   clients_.went(went.pid, went.start_ticks, at);
 }
 
+// Of who came before the fault it is said when it is served that it was, and nothing else.
+void Tracker::handle(const ClientServed& served, Time at) {
+  if (open_ || !last_) return;
+  const auto* client = clients_.find(served.pid);
+  if (client == nullptr || client->since <= last_->incident().happened) return;
+  last_->served(served.pid, at);
+}
+
+void Tracker::handle(const ClientsKnown& known, Time) {
+  clients_.all_known(known.all);
+}
+
 // ---- recovery ----
 
 void Tracker::handle(const StepTaken& step, Time at) {
@@ -284,6 +322,7 @@ std::optional<Time> Tracker::deadline() const {
 std::vector<Change> Tracker::tick(Time now) {
   const auto due = deadline();
   if (!due || now <= *due) return {};
+  now_ = now;
   open_->close(End::unconfirmed, now);
   last_ = std::exchange(open_, std::nullopt);
   return changes();

@@ -11,6 +11,9 @@
 //     does, but unless MPS shows some sign of it within 5 s it was somebody else's.
 //   * What we did ourselves (a server shut down on purpose) is listed, and nothing more.
 //
+//   * A line of the log that was told before (by an earlier supervisor, which was killed before it
+//     had noted how far it had read) is passed over: so an incident is never lost and never two.
+//
 // Times are held against each other as distances; where the clock was set, one fault may be two.
 #pragma once
 
@@ -42,6 +45,14 @@ struct Change {
   Incident incident{};
 };
 
+// When something came about, when we hear of it, and which line of the log says so. The first two
+// are the same, but for what is read of a log that nobody has read for a while.
+struct Heard {
+  Time at{};
+  Time now{};
+  std::optional<LogPlace> line{};
+};
+
 class Tracker {
  public:
   // `next`: gives numbers that nobody has used (see Book).
@@ -49,8 +60,16 @@ class Tracker {
 
   // Before the first signal: one that an earlier supervisor has left open. Its clients come again.
   void restore(const Incident& open);
+  // Or one that it has closed, to which late words may belong.
+  void restore_closed(const Incident& last);
+  // Lines up to this one have been told to an earlier supervisor's.
+  void recall_line(const LogPlace& line);
+  // While what is heard is of the time before this supervisor: nobody who was there then is
+  // forgotten, however long ago it went.
+  void catching_up(bool on) { catching_up_ = on; }
 
-  std::vector<Change> on(const Signal& signal, Time at);
+  std::vector<Change> on(const Signal& signal, Time at) { return on(signal, Heard{at, at, {}}); }
+  std::vector<Change> on(const Signal& signal, const Heard& heard);
   // Call it by then, if there is a deadline; earlier does nothing.
   std::vector<Change> tick(Time now);
   [[nodiscard]] std::optional<Time> deadline() const;
@@ -63,6 +82,8 @@ class Tracker {
     unsigned number = 0;
     Time at{};
   };
+  [[nodiscard]] bool was_told(const std::optional<LogPlace>& line) const;
+  Case* take(const Signal& signal, Time at);
   void handle(const FatalFaultLogged&, Time at);
   void handle(const CulpritNamed& culprit, Time at);
   void handle(const StickyClients& sticky, Time at);
@@ -77,6 +98,8 @@ class Tracker {
   void handle(const StartFailed& failed, Time at);
   void handle(const ClientCame& came, Time at);
   void handle(const ClientWent& went, Time at);
+  void handle(const ClientServed& served, Time at);
+  void handle(const ClientsKnown& known, Time at);
   void handle(const StepTaken& step, Time at);
   void handle(const Serving&, Time at);
   void handle(const GivenUp& given_up, Time at);
@@ -99,6 +122,9 @@ class Tracker {
   std::deque<LooseXid> loose_xids_;  // that belong to nothing yet
   std::optional<RecoveryAction> action_;
   Time action_at_{};
+  std::optional<LogPlace> told_to_;
+  bool catching_up_ = false;
+  Time now_{};  // as the last that was heard says
 };
 
 }  // namespace mps::fault

@@ -12,6 +12,7 @@
 #include <ctime>
 
 #include "base/text.h"
+#include "instance/line_time.h"
 
 namespace mps::instance {
 
@@ -78,6 +79,7 @@ void Actor::close() {
 // ---- starting ----
 
 void Actor::start(const std::optional<FoundDaemon>& found) {
+  reading_on(true);
   restore();
   auto ready = layout_.make();
   // A daemon that runs is taken up whatever else is wrong: one is never started beside it.
@@ -88,13 +90,20 @@ void Actor::start(const std::optional<FoundDaemon>& found) {
     if (auto file = layout_.open_log(); file) ready = follow_log(std::move(*file));
   }
   if (log_) follower_.drain(*log_);
+  reading_on(false);
   give(StartWanted{});
 }
 
 void Actor::drain(const FoundDaemon& found) {
+  reading_on(true);
   restore();
   (void)layout_.make();
   (void)take_up(found, true);
+  reading_on(false);
+}
+
+void Actor::reading_on(bool on) {
+  if (std::exchange(reading_on_, on) != on && settings_.reading_on) settings_.reading_on(on);
 }
 
 void Actor::restore() {
@@ -120,6 +129,7 @@ bool Actor::take_up(FoundDaemon found, bool only_drain) {
   if (!door_->leads_to(place_->control())) carry_out(CloseDoor{});
   // What it said while no supervisor was there comes first; servers may have come and gone.
   if (log_) follower_.drain(*log_);
+  reading_on(false);
   found.servers = servers_of(proc_, found.pid);
   daemon_ = std::make_shared<process::Child>(std::move(*child));
   ++generation_;
@@ -317,8 +327,10 @@ asio::awaitable<void> Actor::process_ends(Self self, process::Child child, Watch
 
 // ---- the log ----
 
-LogLine Actor::log_line(std::string_view text) const {
-  LogLine line{.event = control::parse_log_line(text), .at = system_clock::now()};
+LogLine Actor::log_line(std::string_view text) {
+  LogLine line{.event = control::parse_log_line(text)};
+  fault_lists_.take(line.event);
+  line.at = time_of_line(line.event.time, system_clock::now(), reading_on_);
   pid_t subject = 0;
   if (const auto* asked = std::get_if<control::ClientAsked>(&line.event.kind)) {
     subject = asked->pid;
@@ -326,7 +338,6 @@ LogLine Actor::log_line(std::string_view text) const {
     subject = connected->pid;
   }
   if (subject == 0) return line;
-  if (line.event.time) line.at = *line.event.time;
   // A process that is younger than the line got the pid of the one that it names.
   const auto stat = proc_.stat(subject);
   if (stat && started_at(stat->start_time) <= line.at + std::chrono::seconds{1}) {
@@ -341,8 +352,9 @@ void Actor::on_lines(std::span<const process::FollowedLine> lines) {
   for (const auto& line : lines) {
     if (closed_) return;
     auto said = log_line(line.text);
-    if (settings_.heard) settings_.heard(said.event);
-    give(std::move(said), ReadPosition{log_name_, line.end_offset});
+    const ReadPosition end{log_name_, line.end_offset};
+    if (settings_.heard) settings_.heard(said, end);
+    give(std::move(said), end);
   }
   note_flood(static_cast<std::size_t>(machine_.unknown_lines() - unknown_before));
 }

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "control/channel.h"
+#include "control/fault_lists.h"
 #include "instance/door.h"
 #include "instance/entrance.h"
 #include "instance/found_daemon.h"
@@ -48,8 +49,10 @@ struct ActorSettings {
   // always, and not from within the call. None: all of them are waited for.
   using Told = std::function<void(const FaultedClientsEnded& done)>;
   std::function<void(const std::vector<Client>& clients, Told told)> end_faulted{};
-  // Told of each line of the log before the machine is.
-  std::function<void(const control::LogEvent& line)> heard{};
+  // Told of each line of the log before the machine is, with where it ends.
+  std::function<void(const LogLine& line, const ReadPosition& end)> heard{};
+  // Told that what comes is of the time before this supervisor, and when that is over.
+  std::function<void(bool on)> reading_on{};
 };
 
 class Actor : public std::enable_shared_from_this<Actor> {
@@ -136,9 +139,10 @@ class Actor : public std::enable_shared_from_this<Actor> {
   Result<void> follow_output_of(pid_t pid);
   void log_failed(const Error& error);
   void restore();
+  void reading_on(bool on);
   void on_lines(std::span<const process::FollowedLine> lines);
   void note_flood(std::size_t unknown_lines);
-  LogLine log_line(std::string_view text) const;
+  LogLine log_line(std::string_view text);
   void watch_daemon();
   static boost::asio::awaitable<void> daemon_ends(Self self, std::shared_ptr<process::Child> child);
   // A process that is not ours, and what its end means.
@@ -199,6 +203,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   // Behind the last line that was dealt with: recorded with every event, so that a new supervisor
   // does not read lines again that came before it.
   std::optional<ReadPosition> read_to_;
+  control::FaultLists fault_lists_;
+  bool reading_on_ = false;  // what was written while no supervisor read
   bool log_lost_ = false;
   std::size_t terminations_ = 0;  // under way
   std::uint64_t fault_turn_ = 0;  // counts times that a fault's clients were to be ended

@@ -11,6 +11,7 @@
 namespace mps::instance {
 
 // How far a daemon's log was read; `log` tells one file from its successors.
+// Of a line, or behind the last one.
 struct ReadPosition {
   std::string log;
   std::uint64_t end_offset = 0;

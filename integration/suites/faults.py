@@ -2,17 +2,24 @@
 gate, and it serves again; when the server does not recover it is ended, then its daemon. With the
 real control daemon where there is one, and simulated servers."""
 
+import datetime
 import json
 import os
 import signal
 
 import harness
-from gate_kit import SHARED, GateSuite, Program, for_everybody
+from gate_kit import OTHER_UID, SHARED, GateSuite, Program, for_everybody
 from harness import OPTIONS, wait_until
 from fault_kit import IGNORING
 from sim_kit import Lines, order
 
 WAITS = {"onFault": {"clients": "wait"}}
+
+
+def now():
+    """As the API says times."""
+    time = datetime.datetime.now(datetime.timezone.utc)
+    return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03}Z"
 
 
 class FaultSuite(GateSuite):
@@ -229,9 +236,7 @@ class Faults(FaultSuite):
         self.assertEqual([e["kind"] for e in others if e["id"] > mark], [])
 
 
-class Incidents(FaultSuite):
-    QUARANTINE = {"onFault": {"quarantine": {"after": 1, "within": "10m", "for": "15m"}}}
-
+class IncidentSuite(FaultSuite):
     def incidents(self, supervisor):
         return supervisor.get("/v1/faults")
 
@@ -248,6 +253,10 @@ class Incidents(FaultSuite):
 
     def pids(self, clients):
         return {client["pid"] for client in clients}
+
+
+class Incidents(IncidentSuite):
+    QUARANTINE = {"onFault": {"quarantine": {"after": 1, "within": "10m", "for": "15m"}}}
 
     def test_it_says_who_did_it_and_who_suffered(self):
         supervisor = self.node()
@@ -321,6 +330,214 @@ class Incidents(FaultSuite):
         supervisor.kill9()
         supervisor.start()
         self.assertEqual(self.closed(supervisor), before)
+
+
+class Restarts(IncidentSuite):
+    """Faults around the end of a supervisor: each of them one incident, of whose doing it was."""
+
+    def test_clients_from_before_are_known(self):
+        supervisor = self.node(for_everybody(percentage=25))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        came = {c["pid"]: c["since"] for c in supervisor.get("/v1/clients")}
+        supervisor.kill9()
+        killed = now()
+        supervisor.start()
+        culprit.ask("fault bad-address")
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "named")
+        for who, pid in ((incident["culprits"], culprit.pid), (incident["victims"], victim.pid)):
+            self.assertEqual(self.pids(who), {pid})
+            self.assertIn("mps-probe --commands", who[0]["command"])
+            self.assertEqual(who[0]["namespace"], "user:root")
+            self.assertEqual(who[0]["uid"], os.getuid())
+            self.assertEqual(who[0]["share"], "open")
+            self.assertEqual(who[0]["limits"]["activeThreadPercentage"], 25)
+            self.assertLess(who[0]["since"], killed)
+        self.assertEqual(set(came), {culprit.pid, victim.pid})
+
+    def test_a_fault_while_no_supervisor_ran(self):
+        supervisor = self.node()
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        supervisor.kill9()
+        before = now()
+        self.assertEqual(culprit.ask("fault bad-address")["result"], 700)
+        culprit.kill()
+        victim.kill()
+        after = now()
+        supervisor.start()
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "named")
+        self.assertEqual(self.pids(incident["culprits"]), {culprit.pid})
+        self.assertIn("mps-probe --commands", incident["culprits"][0]["command"])
+        self.assertEqual(self.pids(incident["victims"]), {victim.pid})
+        self.assertLessEqual(before, incident["happened"])
+        self.assertLessEqual(incident["happened"], after)
+        self.assertLess(after, incident["noticed"])
+        self.serves_newcomers(supervisor)
+
+    def test_one_that_nobody_is_named_for_while_no_supervisor_ran(self):
+        supervisor = self.node()
+        clients = [self.client(supervisor) for _ in range(2)]
+        supervisor.kill9()
+        self.assertEqual(clients[0].ask("fault trap")["result"], 719)
+        clients[0].kill()
+        supervisor.start()
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "one_of")
+        self.assertEqual(self.pids(incident["suspects"]), {client.pid for client in clients})
+        self.assertFalse(incident["othersPossible"])
+
+    def test_the_only_client_while_no_supervisor_ran(self):
+        supervisor = self.node()
+        culprit = self.client(supervisor)
+        supervisor.kill9()
+        self.assertEqual(culprit.ask("fault trap")["result"], 719)
+        culprit.kill()
+        supervisor.start()
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "only_client")
+        self.assertEqual(self.pids(incident["culprits"]), {culprit.pid})
+
+    def test_killed_again_and_again_in_the_middle_it_is_one(self):
+        supervisor = self.node(for_everybody(**WAITS))
+        culprit, victim = self.client(supervisor), self.client(supervisor)
+        culprit.ask("fault bad-address")
+        for _ in range(4):
+            supervisor.kill9()
+            supervisor.start()
+        culprit.leave()
+        victim.leave()
+        incident = self.closed(supervisor)
+        self.assertEqual((incident["id"], incident["faults"], incident["rounds"]), ("f1", 1, 1))
+        self.assertEqual(self.pids(incident["culprits"]), {culprit.pid})
+
+    def test_who_is_served_first(self):
+        supervisor = self.node()
+        culprit = self.client(supervisor)
+        culprit.ask("fault bad-address")
+        self.assertIsNone(self.closed(supervisor)["firstServed"])
+        newcomer = self.client(supervisor)
+        incident = wait_until(
+            lambda: (found := self.closed(supervisor))["firstServed"] and found, "it is served"
+        )
+        self.assertEqual(incident["firstServedPid"], newcomer.pid)
+        self.assertLessEqual(incident["serving"], incident["firstServed"])
+
+    def serves_newcomers(self, supervisor):
+        wait_until(lambda: self.state(supervisor) == "ready", "it is ready")
+        self.assertEqual(self.client(supervisor).ask("launch 1")["result"], 0)
+
+
+class Signs(IncidentSuite):
+    """Lines of the log are lost: each of the others is enough."""
+
+    def fault_with_garbled(self, lines, how):
+        supervisor = self.node()
+        clients = [self.client(supervisor) for _ in range(2)]
+        self.assertEqual(order(self.server(supervisor), f"garble {lines}"), "done")
+        clients[0].ask(f"fault {how}")
+        return supervisor, clients
+
+    def test_the_line_that_names_a_client(self):
+        supervisor, clients = self.fault_with_garbled(1, "bad-address")
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "named")
+        self.assertEqual(self.pids(incident["culprits"]), {clients[0].pid})
+
+    def test_the_list_of_clients(self):
+        # The fatal line, two clients' statuses, the list of devices.
+        supervisor, clients = self.fault_with_garbled(5, "trap")
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "one_of")
+        self.assertEqual(self.pids(incident["suspects"]), {client.pid for client in clients})
+        self.assertIn("sticky_clients", [signal["kind"] for signal in incident["signals"]])
+
+    def test_the_answer_of_mps(self):
+        if OPTIONS.backend.endswith("535"):
+            self.skipTest("535 has no get_server_status")
+        # In all of it; what is asked next finds it.
+        supervisor, _ = self.fault_with_garbled(100, "trap")
+        newcomer = Program(supervisor)  # somebody who comes has the supervisor ask
+        incident = self.closed(supervisor)
+        self.assertEqual(incident["attribution"], "one_of")
+        self.assertIn("server_status", [signal["kind"] for signal in incident["signals"]])
+        newcomer.end()
+
+
+    def test_an_xid_has_mps_asked(self):
+        if OPTIONS.backend.endswith("535"):
+            self.skipTest("535 has no get_server_status")
+        supervisor = self.supervisor(
+            for_everybody(), probe={"interval": "10m", "timeout": "2s", "failures": 3}
+        )
+        supervisor.environment["MPS_SIM_SERVER_READY_MS"] = "5"
+        inventory = supervisor.root / "nvml"
+        uuid = supervisor.settings["devices"][0]["uuid"]
+        inventory.write_text(f"driver 550.163.01\ngpu {uuid} cc=9.0\n")
+        supervisor.environment["MPS_SIM_NVML"] = str(inventory)
+        supervisor.settings["devices"] = "auto"
+        supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
+        supervisor.start(wait_ready=[SHARED])
+        clients = [self.client(supervisor) for _ in range(2)]
+        self.assertEqual(order(self.server(supervisor), "garble 100"), "done")
+        clients[0].ask("fault trap")
+        incident = self.closed(supervisor)
+        kinds = [signal["kind"] for signal in incident["signals"]]
+        self.assertIn("xid", kinds)
+        self.assertIn("server_status", kinds)
+        self.assertEqual(self.pids(incident["suspects"]), {client.pid for client in clients})
+
+
+class Ends(IncidentSuite):
+    """Which ends of a server are incidents."""
+
+    def test_one_that_was_killed_is_one(self):
+        supervisor = self.node()
+        client = self.client(supervisor)
+        os.kill(self.server(supervisor), signal.SIGKILL)
+        incident = self.closed_by(supervisor)
+        self.assertEqual(incident["kind"], "server_died")
+        self.assertEqual(self.pids(incident["victims"]), {client.pid})
+
+    def closed_by(self, supervisor):
+        wait_until(lambda: self.incidents(supervisor), "it is an incident")
+        return supervisor.get(f"/v1/faults/{self.incidents(supervisor)[0]['id']}")
+
+    def test_one_that_an_operator_shuts_down_is_none(self):
+        supervisor = self.node()
+        client = self.client(supervisor)
+        client.leave()
+        mark = supervisor.events.last_id()
+        server = self.server(supervisor)
+        supervisor.commands(f"shutdown_server {server}")
+        event = supervisor.events.wait("server_exited", mark, SHARED)
+        self.assertIn("as the command shutdown_server asked", event["message"])
+        self.client(supervisor)
+        self.assertEqual(self.incidents(supervisor), [])
+
+    def test_one_that_makes_room_for_another_uid_is_none(self):
+        supervisor = self.node()
+        client = self.client(supervisor)
+        client.leave()
+        wait_until(lambda: not supervisor.get("/v1/clients"), "it has gone")
+        server = self.server(supervisor)
+        mark = supervisor.events.last_id()
+        other = Program(supervisor, user=OTHER_UID, group=OTHER_UID, extra_groups=[])
+        self.assertEqual(other.answer(), 0)
+        supervisor.events.wait("server_exited", mark, SHARED)
+        self.assertNotEqual(self.server(supervisor), server)
+        self.assertEqual(self.incidents(supervisor), [])
+        other.end()
+
+    def test_one_that_ends_with_its_daemon_is_none(self):
+        supervisor = self.node()
+        client = self.client(supervisor)
+        client.leave()
+        mark = supervisor.events.last_id()
+        self.assertEqual(supervisor.ctl("restart", SHARED)[0], 0)
+        supervisor.events.wait("ready", mark, SHARED)
+        self.client(supervisor)
+        self.assertEqual(self.incidents(supervisor), [])
 
 
 if __name__ == "__main__":
