@@ -36,9 +36,12 @@ void Supervisor::open_faults() {
     spdlog::warn("{}:{}: {}", path.string(), problem.line, problem.reason);
   }
   if (opened->damaged_lines != 0) {
-    say("faults_damaged", path.string() + ": " + std::to_string(opened->damaged_lines) +
-                              " damaged lines were left out, the first at line " +
-                              std::to_string(opened->problems.front().line));
+    say("faults_damaged",
+        path.string() + ": " + std::to_string(opened->damaged_lines) +
+            " damaged lines were left out, the first at line " +
+            std::to_string(opened->problems.front().line) +
+            (opened->not_kept.empty() ? "; the file as it was is kept as " + opened->kept.string()
+                                      : "; it could not be kept: " + opened->not_kept));
   }
   fault::KeeperSources sources;
   sources.boot_id = read_boot_id();

@@ -1,6 +1,10 @@
 #include "fault/book.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <string_view>
 #include <utility>
@@ -31,6 +35,19 @@ std::string line_of(const Incident& incident) {
   return line_of(json{{"incident", record_json(incident)}});
 }
 
+// A second name for it: that needs no room, and what it is written anew as is another file.
+Result<std::filesystem::path> keep_damaged(const std::filesystem::path& path) {
+  const auto kept = path.string() + ".damaged";
+  const auto fresh = kept + ".new";
+  ::unlink(fresh.c_str());
+  if (::link(path.c_str(), fresh.c_str()) != 0) return Error::from_errno("link " + fresh, errno);
+  const bool done = ::rename(fresh.c_str(), kept.c_str()) == 0;
+  const auto error = errno;
+  ::unlink(fresh.c_str());  // is there still where both were the same file already
+  if (!done) return Error::from_errno("rename " + fresh, error);
+  return std::filesystem::path(kept);
+}
+
 }  // namespace
 
 Book::Book(std::filesystem::path path, BookSettings settings, AppendFile file)
@@ -39,7 +56,7 @@ Book::Book(std::filesystem::path path, BookSettings settings, AppendFile file)
 Result<Book::Opened> Book::open(const std::filesystem::path& path, BookSettings settings) {
   auto file = AppendFile::open(path, settings.limit, "a history of faults");
   if (!file) return file.error();
-  Opened opened{Book(path, settings, std::move(file->file)), {}, 0, false};
+  Opened opened{Book(path, settings, std::move(file->file)), {}, 0, {}, {}, false};
   auto& book = opened.book;
   std::string_view text = file->text;
   std::size_t number = 0;
@@ -54,6 +71,11 @@ Result<Book::Opened> Book::open(const std::filesystem::path& path, BookSettings 
     text.remove_prefix(end + 1);
   }
   opened.torn = !text.empty();
+  if (opened.damaged_lines != 0) {
+    auto kept = keep_damaged(path);
+    if (kept) opened.kept = *kept;
+    if (!kept) opened.not_kept = kept.error().message;
+  }
   // Each line that cannot be read may have told of as many numbers.
   const auto lost = opened.damaged_lines + (opened.torn ? 1 : 0);
   book.reserved_ += lost * k_reserve;

@@ -3,6 +3,9 @@
 // past. So it can be read when the pods are gone, and over restarts.
 //
 // What survives is what can be read: a damaged line is a problem that is said, and the rest counts.
+// Before a file with such lines is written anew it is kept beside it, as "faults.log.damaged" (one
+// at a time, the latest): nothing is lost that somebody might still make something of. A last line
+// without its end is what a crash leaves, and no damage.
 // What cannot be written (a full disk) is kept in mind and written with what comes next.
 //
 // Threading: one thread. Local files, so calls return at once; synced when it is written anew.
@@ -83,6 +86,8 @@ struct Book::Opened {
   Book book;
   std::vector<Problem> problems;  // at most 100
   std::size_t damaged_lines = 0;
+  std::filesystem::path kept{};  // the damaged file; empty: it was whole, or see not_kept
+  std::string not_kept{};        // why the damaged file could not be kept
   bool torn = false;  // there was something behind the last whole line: its write was cut short
 };
 

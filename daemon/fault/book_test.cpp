@@ -278,6 +278,44 @@ TEST_CASE("what is damaged is said, and written anew with the next record") {
   CHECK(again.book.quarantine().faults.size() == 1);
 }
 
+TEST_CASE("a damaged file is kept as it was, one at a time") {
+  Folder folder;
+  const auto aside = folder.path / "faults.log.damaged";
+  const auto kept_text = [&aside] {
+    std::ifstream in(aside);
+    std::stringstream all;
+    all << in.rdbuf();
+    return all.str();
+  };
+  {
+    auto opened = open(folder);
+    fill(opened.book);
+  }
+  const auto whole = folder.text();
+  folder.write(whole + "half a li");
+  CHECK(open(folder).kept.empty());  // a crash leaves that
+  CHECK_FALSE(std::filesystem::exists(aside));
+  for (const std::string damage : {"first\n", "second\n"}) {
+    folder.write(damage + whole);
+    const auto damaged = folder.text();
+    CHECK(open(folder).kept == aside);
+    auto opened = open(folder);  // killed before it was written anew, and started again
+    CHECK(opened.kept == aside);
+    CHECK(opened.not_kept.empty());
+    CHECK(opened.book.record(incident(opened.book.next_number())));
+    CHECK(kept_text() == damaged);
+    CHECK(folder.text() != damaged);
+    CHECK(open(folder).damaged_lines == 0);
+  }
+  std::filesystem::remove(aside);
+  std::filesystem::create_directory(aside);
+  folder.write("third\n" + whole);
+  const auto opened = open(folder);
+  CHECK(opened.kept.empty());
+  CHECK(opened.not_kept == "rename " + aside.string() + ".new: Is a directory");
+  CHECK_FALSE(std::filesystem::exists(aside.string() + ".new"));
+}
+
 TEST_CASE("on a full disk nothing is lost but what is not written when the process ends") {
   Folder folder;
   auto opened = open(folder);
