@@ -361,6 +361,23 @@ TEST_CASE("a fault from before this supervisor is gone on with") {
   CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == 1);
 }
 
+TEST_CASE("a fault while no supervisor ran, of which the log tells before the daemon is found") {
+  for (const bool over : {false, true}) {
+    CAPTURE(over);
+    Kit kit;
+    Client client;
+    client.pid = 900;
+    client.connected = true;
+    kit.machine.restore_client(client);
+    kit.server_line("Server is handling a fatal GPU error.");
+    if (over) kit.server_line("Creating server context on device 0");
+    kit.give(DaemonFound{100, {500}});
+    const auto lines = kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900"}));
+    CHECK(kit.machine.state() == (over ? State::ready : State::faulted));
+    CHECK(std::count(lines.begin(), lines.end(), "end-faulted-clients 1") == (over ? 0 : 1));
+  }
+}
+
 TEST_CASE("a fault from before this supervisor, drained before its daemon has answered") {
   for (const bool leftover : {false, true}) {
     CAPTURE(leftover);
