@@ -113,10 +113,11 @@ def a_daemons_death_in_the_fault(s):
     s.leave(*clients)
 
 
-@killed_at("draining")
-def a_drain(s):
-    culprit, _ = s.clients(2)
-    faults(culprit)
-    s.event("fault")
-    s.ctl("drain", culprit.instance)
-    s.ctl("undrain", culprit.instance)
+@scenario(WAIT, killable=False)
+def killed_at_a_drain(s):
+    clients = s.clients(2)
+    faults(clients[0])
+    s.event("fault_clients")
+    s.ctl("drain", clients[0].instance)
+    s.kill_supervisor_at("draining")  # and the next one does not know of it
+    s.leave(*clients)

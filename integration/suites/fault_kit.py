@@ -62,6 +62,7 @@ class Stage:
             path.chmod(0o600)
         self.truth = Truth(self)
         self.devices = devices
+        self.nvml = nvml
         if nvml:
             self.ask_nvml()
         self.kept_out = 0  # entries of the quarantine at the end
@@ -96,6 +97,8 @@ class Stage:
         self.truth.prepare()
         self.supervisor.start(wait_ready=self.names)
         self.truth.begin(self.names)
+        if self.nvml:  # what comes before a listener is told to nobody
+            wait_until((self.supervisor.root / "nvml.events").exists, "somebody listens to NVML")
         return self
 
     def kill_supervisor(self):
