@@ -47,7 +47,7 @@ UniqueFd child_signals() {
   sigset_t set;
   (void)sigemptyset(&set);
   (void)sigaddset(&set, SIGCHLD);
-  (void)::sigprocmask(SIG_BLOCK, &set, nullptr);
+  (void)::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   return UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 

@@ -18,7 +18,7 @@ UniqueFd interrupts() {
   sigset_t set;
   (void)sigemptyset(&set);
   (void)sigaddset(&set, SIGINT);
-  (void)::sigprocmask(SIG_BLOCK, &set, nullptr);
+  (void)::pthread_sigmask(SIG_BLOCK, &set, nullptr);
   return UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC));
 }
 

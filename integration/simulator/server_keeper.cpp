@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "wire.h"
 
@@ -55,9 +56,10 @@ void ServerKeeper::launch(uid_t uid) {
   const pid_t child = ::fork();
   if (child == 0) run_server(uid);
   if (child < 0) return;
-  server_.emplace();
-  server_->pid = child;
-  server_->uid = uid;
+  Server fresh;
+  fresh.pid = child;
+  fresh.uid = uid;
+  server_ = std::move(fresh);
 }
 
 void ServerKeeper::run_server(uid_t uid) const {
@@ -65,7 +67,7 @@ void ServerKeeper::run_server(uid_t uid) const {
   log_.say_as(writer, "Starting new server " + number(::getpid()) + " for user " + number(uid));
   sigset_t none;
   (void)sigemptyset(&none);
-  (void)::sigprocmask(SIG_SETMASK, &none, nullptr);
+  (void)::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   if (::setuid(uid) != 0 && !is_535_) {
     log_.say("Failed to start server using uid " + number(uid) + ". " +
              std::strerror(errno));  // NOLINT(concurrency-mt-unsafe): one thread after fork
