@@ -44,7 +44,7 @@ def a_server_that_dies_after_its_fault(s):
     culprit, _ = s.clients(2)
     s.clock()
     faults(culprit)
-    s.event("fault_over")
+    s.event("incident_closed")
     send(s.server(), signal.SIGKILL)
 
 
@@ -174,7 +174,7 @@ def a_daemon_that_dies_after_the_fault(s):
     culprit, _ = s.clients(2)
     s.clock()
     faults(culprit)
-    s.event("fault_over")
+    s.event("incident_closed")
     send(s.daemon(), signal.SIGKILL)
 
 

@@ -208,7 +208,7 @@ def in_the_shared_instance_beside_a_dedicated_one(s):
     culprit, _ = s.clients(2)
     s.clock()
     faults(culprit)
-    s.event("fault_over")
+    s.event("incident_closed")
     assert other.ask("launch 1")["result"] == 0
 
 

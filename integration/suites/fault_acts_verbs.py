@@ -220,7 +220,7 @@ def other_devices_never_notice(s):
     for other in others:
         other.tell("loop 0 1")
     faults(culprit)
-    s.event("fault_over")
+    s.event("incident_closed")
     for other in others:
         assert other.is_silent() or other.said()["result"] == 0
         other.tell("memory")

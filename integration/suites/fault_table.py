@@ -1,7 +1,8 @@
 """The table of fault_scenarios.py: what a scenario is, and the policies that they have.
 
 An act calls clock() when its clients are in: from then on the supervisor may be killed. What it does
-after that must not need one that lives.
+after that must not need one that lives. (A new one may find a fault over, and say
+`ready` and `incident_closed` where the last one would have said `fault_over`.)
 """
 
 import dataclasses
