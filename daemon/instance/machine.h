@@ -415,7 +415,6 @@ class Machine {
   bool probe_soon_ = false;     // is set already
   bool accept_waits_ = false;   // its last line is "Accepting connection..."
   bool accept_timer_ = false;
-  TimePoint accept_since_{};
   bool limits_given_ = true;  // false: of what is only to be drained nobody knows what it may have
   std::optional<NewcomerLimitsWanted::Own> newcomer_limits_;
   bool limits_confirmed_ = false;
@@ -426,11 +425,11 @@ class Machine {
   Milliseconds configure_delay_{0};
   unsigned failures_ = 0;            // probes in a row that nothing explains
   unsigned unlisted_deadlines_ = 0;  // of one taken over, whose clients only the journal knows
-  bool wedge_reported_ = false;
   std::optional<std::string> device_out_;
   bool begun_ = false;    // it was told to start, or has found a daemon
   bool resumes_ = false;  // when its device is back
   FaultRung fault_rung_ = FaultRung::none;
+  bool wedge_reported_ = false;
   bool fault_waits_ = false;  // for clients that may take their time
   pid_t line_writer_ = 0;     // of the line that is dealt with
   std::optional<SystemTime> line_at_;

@@ -67,6 +67,25 @@ TEST_CASE_FIXTURE(Faulted, "limits that are not what they should be are set befo
   CHECK(machine.state() == State::ready);
 }
 
+TEST_CASE_FIXTURE(Faulted,
+                  "limits that the daemon does not take keep it from serving, for a time") {
+  ended(1);
+  server_line("Creating server context on device 0");
+  due(Timer::next_probe);
+  give(probed(limits("50.0"), {"500"}, Lines{}));
+  auto lines = give(configured(limits("50.0"), {"500"}, Lines{}));
+  CHECK(lines.front() == "set next_probe 1s");
+  CHECK(lines.back().starts_with("emit limits_not_applied: active thread percentage: 100 % was "));
+  CHECK(machine.state() == State::faulted);
+  CHECK(machine.last_error().starts_with("active thread percentage: 100 % was set"));
+  CHECK(due(Timer::fault_rung).empty());
+  due(Timer::next_probe);
+  CHECK(give(probed(limits("50.0"), {"500"}, Lines{})).back() == "run configure");
+  lines = give(configured(limits(), {"500"}, Lines{}));
+  CHECK(std::count(lines.begin(), lines.end(), k_over) == 1);
+  CHECK(machine.state() == State::ready);
+}
+
 TEST_CASE("an answer to what was asked before the fault says nothing of it") {
   Kit kit;
   kit.make_busy();
