@@ -425,28 +425,27 @@ class Machine {
   Milliseconds configure_delay_{0};
   unsigned failures_ = 0;            // probes in a row that nothing explains
   unsigned unlisted_deadlines_ = 0;  // of one taken over, whose clients only the journal knows
-  std::optional<std::string> device_out_;
-  bool begun_ = false;    // it was told to start, or has found a daemon
-  bool resumes_ = false;  // when its device is back
   FaultRung fault_rung_ = FaultRung::none;
+  unsigned looks_left_ = 0;  // at whether there is a fault that the log does not tell of
+  pid_t line_writer_ = 0;    // of the line that is dealt with
   bool wedge_reported_ = false;
-  bool fault_waits_ = false;  // for clients that may take their time
-  pid_t line_writer_ = 0;     // of the line that is dealt with
+  bool begun_ = false;            // it was told to start, or has found a daemon
+  bool resumes_ = false;          // when its device is back
+  bool fault_waits_ = false;      // for clients that may take their time
+  bool answers_are_old_ = false;  // the batch under way may have asked before a fault, or its end
+  bool other_uid_waits_ = false;  // for a server of its own
   std::optional<SystemTime> line_at_;
+  std::optional<TimePoint> suspected_at_;
   // Somebody else has the server end, or the daemon.
   struct EndAsked {
-    std::string how;   // "as the command quit asked"
-    pid_t server = 0;  // 0: whichever there is
+    std::string how{};  // "as the command quit asked"
     TimePoint at{};
+    pid_t server = 0;  // 0: whichever there is
   };
   std::optional<EndAsked> end_asked_;
-  bool other_uid_waits_ = false;  // for a server of its own
-  std::optional<TimePoint> suspected_at_;
-  unsigned looks_left_ = 0;
-  // The batch that is under way may have asked before a fault, or before it was over.
-  bool answers_are_old_ = false;
   std::string start_trouble_;  // why the limits could not be set yet
   std::string lock_trouble_;   // the daemon's own reason for ending at once
+  std::optional<std::string> device_out_;
   std::optional<Server> server_;
   std::string server_cause_;  // what the starting server said last
   // Servers of daemons that are gone, with the clients that still work on them.

@@ -81,7 +81,7 @@ void Machine::on_log(const control::CommandLogged& command) {
   const auto& text = command.text;
   const auto word = text.substr(0, text.find(' '));
   if (word != "quit" && word != "shutdown_server") return;
-  end_asked_ = EndAsked{"as the command " + word + " asked", 0, now_};
+  end_asked_ = EndAsked{"as the command " + word + " asked", now_, 0};
 }
 
 void Machine::on_log(const control::CommandRefused&) {
@@ -91,7 +91,7 @@ void Machine::on_log(const control::CommandRefused&) {
 void Machine::on_log(const control::ServerToEnd& ending) {
   // That may be what a command comes to.
   const bool told = end_asked_ && now_ - end_asked_->at <= k_asked_just_now;
-  end_asked_ = EndAsked{told ? end_asked_->how : "as its control daemon asked", ending.pid, now_};
+  end_asked_ = EndAsked{told ? end_asked_->how : "as its control daemon asked", now_, ending.pid};
 }
 
 void Machine::on_log(const control::ServerStays& staying) {
