@@ -12,10 +12,11 @@ using Lines = std::vector<std::string>;
 using Kind = Termination::Kind;
 
 struct Kit {
-  explicit Kit(std::vector<pid_t> pids) : terminator(clients(pids), lives()) {}
+  explicit Kit(const std::vector<pid_t>& pids) : terminator(clients(pids), lives()) {}
 
   static std::vector<ClientProcess> clients(const std::vector<pid_t>& pids) {
     std::vector<ClientProcess> list;
+    list.reserve(pids.size());
     for (const auto pid : pids) list.push_back({pid, 7});
     return list;
   }
