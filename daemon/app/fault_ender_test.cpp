@@ -21,7 +21,7 @@ struct Fixture {
     FaultEnder::Sources sources;
     sources.is_waited_for = [this](const ClientProcess& client) { return client.pid == patient; };
     sources.terminate = [this](const std::string&, const FaultEnder::Clients& clients,
-                               instance::Actor::Terminated told) {
+                               const instance::Actor::Terminated& told) {
       if (!there) return false;
       std::vector<Termination> results;
       for (const auto& client : clients) {

@@ -11,7 +11,7 @@ namespace mps::instance {
 struct Kit {
   using Lines = std::vector<std::string>;
 
-  explicit Kit(MachineSettings settings = {}) : machine("gpu0.shared", std::move(settings)) {}
+  explicit Kit(MachineSettings settings = {}) : machine("gpu0.shared", settings) {}
 
   Lines give(const Input& input) {
     Lines lines;
@@ -62,7 +62,7 @@ struct Kit {
   }
   static ProbeDone probed(control::Answered read = limits(), Lines servers = {},
                           std::optional<Lines> clients = {},
-                          std::optional<control::Answered> server = {}) {
+                          const std::optional<control::Answered>& server = {}) {
     const auto own = server.value_or(read);
     read.answers.push_back(reply(std::move(servers)));
     if (clients) {
