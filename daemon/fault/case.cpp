@@ -18,14 +18,22 @@ constexpr seconds k_together{5};      // signs of one fault
 constexpr seconds k_just_gone{2};     // its process may end before its fault is noticed
 constexpr seconds k_looked_late{10};  // a probe finds it late
 
-bool has(const std::vector<ClientFacts>& list, const ClientFacts& one) {
-  return std::any_of(list.begin(), list.end(),
-                     [&one](const auto& other) { return same_process(one, other); });
+// One of whom only the pid is known is the one with that pid of whom more is: within one fault a
+// pid does not come again.
+bool is_one(const ClientFacts& a, const ClientFacts& b) {
+  return same_process(a, b) || (a.pid == b.pid && (a.start_ticks == 0 || b.start_ticks == 0));
 }
 
+// True if it was not there, or more is known of it now.
 bool put(std::vector<ClientFacts>& list, const ClientFacts& one) {
-  if (has(list, one)) return false;
-  list.push_back(one);
+  const auto known = std::find_if(list.begin(), list.end(),
+                                  [&one](const auto& other) { return is_one(one, other); });
+  if (known == list.end()) {
+    list.push_back(one);
+    return true;
+  }
+  if (known->start_ticks != 0 || one.start_ticks == 0) return false;
+  *known = one;
   return true;
 }
 
@@ -212,11 +220,10 @@ void Case::came(const ClientFacts& facts) {
 }
 
 void Case::add_hit(const ClientFacts& facts) {
-  if (has(hit_, facts)) return;
-  if (hit_.size() >= k_hit_limit) {
+  if (!put(hit_, facts)) return;
+  if (hit_.size() > k_hit_limit) {
+    hit_.pop_back();
     ++hit_left_out_;
-  } else {
-    hit_.push_back(facts);
   }
   changed_ = true;
 }
@@ -296,7 +303,7 @@ void Case::put_victims() {
   for (const auto& one : hit_) {
     const bool culprit =
         std::any_of(incident_.culprits.begin(), incident_.culprits.end(),
-                    [&one](const Culprit& other) { return same_process(other.client, one); });
+                    [&one](const Culprit& other) { return is_one(other.client, one); });
     if (!culprit) list.push_back(one);
   }
   incident_.victim_count = list.size() + hit_left_out_;

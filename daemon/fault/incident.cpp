@@ -104,7 +104,10 @@ std::string describe(const ClientFacts& client) {
 }
 
 std::string summary(const Incident& incident) {
-  auto text = what_happened(incident) + whose_doing(incident);
+  auto text = what_happened(incident);
+  // Else it would read as if somebody had broken the device.
+  if (incident.kind != Kind::app_fault && incident.faults > 0) text += ", with a client's fault";
+  text += whose_doing(incident);
   if (incident.hardware) text += "; the driver blames the device";
   if (!incident.cause.empty()) text += ": " + incident.cause;
   if (incident.end == End::unconfirmed) text += "; MPS went on serving, so it was no client's";

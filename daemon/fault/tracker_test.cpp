@@ -233,9 +233,10 @@ TEST_CASE("a device in trouble") {
   CHECK(other_order.incidents.size() == 1);
   CHECK(other_order.one().kind == Kind::device_trouble);
   CHECK(other_order.one().hardware);
-  CHECK(summary(other_order.one()) ==
-        "the device is in trouble by pid 7 (train) of team-a, pod web-7; the driver blames the "
-        "device");
+  CHECK(
+      summary(other_order.one()) ==
+      "the device is in trouble, with a client's fault by pid 7 (train) of team-a, pod web-7; the "
+      "driver blames the device");
   Watched later;
   later.on(k_line, 0).on(XidReported{79}, 5001);
   CHECK(later.one().kind == Kind::app_fault);
@@ -445,4 +446,16 @@ TEST_CASE("lists are bounded, and counted") {
   watched.on(Serving{}, 300);
   CHECK(watched.one().steps.size() == k_step_limit);
   CHECK(watched.one().steps_left_out == 200 - k_step_limit);
+}
+
+TEST_CASE("a client of whom MPS told before the desk did is one, and not two") {
+  Watched watched;
+  watched.clients({8}).on(k_line, 0).on(ClientStatusSeen{7, false}, 1);
+  watched.on(ClientCame{client(7)}, 2);
+  CHECK(pids(watched.one().victims) == Pids{8, 7});
+  CHECK(pids(watched.one().suspects) == Pids{8, 7});
+  CHECK(watched.one().victims.back().start_ticks == 70);
+  watched.on(CulpritNamed{7}, 3);
+  CHECK(pids(watched.one().victims) == Pids{8});
+  CHECK(pids(watched.one().culprits) == Pids{7});
 }

@@ -158,7 +158,7 @@ pid_t start_daemon(const fs::path& control) {
   entrance->daemon_is_at(instance::PipePlace::visible(layout));
   entrance->start();
   (void)entrance->open(layout.control);
-  entrance->instance_is(instance::State::ready, "");
+  entrance->instance_is(instance::State::ready, "", "");
   while (entrance->gate() != instance::GateState::standing) io.run_one();
   (void)!::write(ready, "r", 1);
   boost::asio::signal_set end(io, SIGTERM);
