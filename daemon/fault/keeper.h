@@ -1,7 +1,6 @@
 // Trackers, book, quarantine and devices out of service put together: what an instance's actor and
 // the driver tell goes in, and events, the history, who is kept out and which devices are out come
-// of it. Times are given; the only effects are the book's file
-// and what is said.
+// of it. Times are given; the only effects are the book's file and what is said.
 //
 // Threading: one thread.
 #pragma once

@@ -20,7 +20,8 @@ struct FatalFaultLogged {  // "Server is handling a fatal GPU error."
 struct CulpritNamed {  // "Client process 1 encountered a fatal GPU error."
   pid_t pid = 0;
 };
-struct StickyClients {  // "The following clients have a sticky error set:"
+// "The following clients have a sticky error set:", which has no pid, and each line of that list.
+struct StickyClients {
   std::vector<pid_t> pids{};
 };
 // "Status of client {1, 0} is INACTIVE": also what follows when a client is terminated.
@@ -38,7 +39,7 @@ struct ActionReported {
   RecoveryAction action = RecoveryAction::none;
 };
 
-// Of probes and processes. `asked`: our own doing.
+// Of probes and processes. `asked`: it was to end, since we or somebody else had it end.
 struct ServerStatusSeen {  // get_server_status
   bool fault = false;      // else ACTIVE
 };

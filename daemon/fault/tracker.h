@@ -9,8 +9,7 @@
 //   * A device in trouble within 5 s is what the rest comes from.
 //   * 43, 45 and other Xids that only follow open nothing. An Xid that a program can bring about
 //     does, but unless MPS shows some sign of it within 5 s it was somebody else's.
-//   * What we did ourselves (a server shut down on purpose) is listed, and nothing more.
-//
+//   * An end that was asked for, by us or by somebody else, is listed, and nothing more.
 //   * A line of the log that was told before (by an earlier supervisor, which was killed before it
 //     had noted how far it had read) is passed over: so an incident is never lost and never two.
 //

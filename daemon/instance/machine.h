@@ -78,7 +78,7 @@ struct QuitDone {
   control::Outcome outcome;
 };
 // Something that may be a client's fault, of which the log has said nothing: an Xid. Where MPS can
-// be asked (550) it is, at once and once more soon, since it may be a moment behind the driver; at
+// be asked (550) it is, at once and twice more soon, since it may be a moment behind the driver; at
 // most so often (k_suspicions in machine_signs.cpp), since a program can bring it about at will.
 struct FaultSuspected {};
 struct ServerShutDown {};  // a shutdown_server was answered, or not: its end is what counts

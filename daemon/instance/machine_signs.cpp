@@ -7,9 +7,8 @@
 //
 // An end is orderly, and no incident, where
 //   * we have the daemon or its server end;
-//   * somebody has told them to within the last 10 s (`quit`, `shutdown_server`, which the log
-//   has),
-//     or at any time before, and no client was connected;
+//   * somebody has told them to (`quit`, `shutdown_server`, which the log has) within the last
+//     10 s, or at any time before, and no client was connected;
 //   * 550 says that it has the server end, and not that it stays after all;
 //   * a client of another uid waits for a server of its own, and no client was connected.
 // Its status says nothing: a server that was killed has 0 in the log, too.

@@ -10,8 +10,7 @@
 
 namespace mps::instance {
 
-// How far a daemon's log was read; `log` tells one file from its successors.
-// Of a line, or behind the last one.
+// A place in a daemon's log, behind a line of it; `log` tells one file from its successors.
 struct ReadPosition {
   std::string log;
   std::uint64_t end_offset = 0;
