@@ -410,7 +410,9 @@ class World:
     def named(self, text, names):
         text = text.replace(str(self.folder), "DIR")
         text = re.sub(r"\b(\d+) +(?=\d+ +\d+ +(?:GPU|MIG)-)", r"\1 ", text)
-        text = re.sub(r"\b\d+\b", lambda match: names.get(match.group(), match.group()), text)
+        # Not the digits of a UUID, which are a pid's now and then.
+        pid = r"(?<![\w-])\d+(?![\w-])"
+        text = re.sub(pid, lambda match: names.get(match.group(), match.group()), text)
         return text.replace(str(self.programs.probe), "PROBE")
 
     def end_everything(self):

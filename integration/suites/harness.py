@@ -423,16 +423,17 @@ class Supervisor:
         session.stdin.flush()
         return session
 
-
     def hold_session(self):
         """A process that has the one command session, for sure: one that comes to it while somebody
-        else has it ends."""
+        else has it ends, and the daemon may take another's command before it takes this one."""
         for _ in range(100):
             session = self.held_session()
             wait_until(lambda: session.poll() is not None or socket_inodes(session.pid), "a socket")
             answers = [self.commands("get_server_list")[1] for _ in range(5)]
-            if session.poll() is None and not any(answers):
+            if session.poll() is None and not any(answers[2:]):
                 return session
+            session.kill()
+            session.wait()
         raise AssertionError("the command session is never free")
 
 
