@@ -58,6 +58,8 @@ std::optional<fault::Signal> signal_of(const instance::Emit& event, bool shut_do
   if (event.kind == "log_lost") return fault::ClientsKnown{false};
   if (event.kind == "fault_over") return fault::Serving{};
   if (event.kind == "ready" && field(event, "faulted") != "true") return fault::Serving{};
+  if (event.kind == "undrained" && field(event, "serving") == "true") return fault::Serving{};
+  if (event.kind == "channel_ok") return fault::AnswersAgain{};
   if (event.kind == "wedged") return fault::Wedged{event.message};
   if (event.kind == "server_start_failed") return fault::StartFailed{field(event, "cause")};
   if (event.kind == "server_ready") return fault::Serving{};

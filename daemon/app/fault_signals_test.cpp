@@ -46,6 +46,9 @@ TEST_CASE("events of recovery") {
   CHECK(signal_as<fault::Serving>({"ready", "", {{"pid", "1"}, {"faulted", "false"}}}));
   CHECK_FALSE(signal_of({"ready", "", {{"pid", "1"}, {"faulted", "true"}}}, false));
   CHECK(signal_as<fault::Serving>({"server_ready", "", {}}));
+  CHECK(signal_as<fault::Serving>({"undrained", "", {{"serving", "true"}}}));
+  CHECK_FALSE(signal_of({"undrained", "", {{"serving", "false"}}}, false));
+  CHECK(signal_as<fault::AnswersAgain>({"channel_ok", "", {}}));
   CHECK(signal_as<fault::GivenUp>({"failed", "gave up", {}})->why == "gave up");
   const auto step = signal_as<fault::StepTaken>({"fault_shutdown", "server 500 …", {}});
   CHECK(step->name == "end the server");

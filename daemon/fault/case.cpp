@@ -171,7 +171,9 @@ void Case::fault(const Sign& sign, const Clients& clients) {
   if (begins_round(sign)) begin_round(sign, clients);
   if (!round_.fault) {
     round_.fault = true;
-    // Of a death there was no telling whether anybody's fault it was.
+    // Of a death there was no telling whether anybody's fault it was. What has been open for long
+    // says nothing of who is there by now.
+    if (sign.at - round_.at > k_together) round_.at = sign.at;
     look_who_is_there({round_.at, sign.line, sign.prompt}, clients);
     for (const auto& one : round_.there) add_hit(one);
     ++incident_.faults;
@@ -359,7 +361,9 @@ void Case::confirm(Time at) {
 
 void Case::acquit_device() {
   becomes(Kind::app_fault);
-  confirmed_ = !only_the_driver_speaks_of(incident_);
+  // A client that was terminated meanwhile, say, has a line in the log, too.
+  const bool of_mps = incident_.faults > 0 || !incident_.consequences.empty();
+  confirmed_ = of_mps && !only_the_driver_speaks_of(incident_);
 }
 
 void Case::step(const StepTaken& step, Time at) {

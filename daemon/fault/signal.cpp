@@ -52,6 +52,9 @@ struct InWords {
             "the control daemon " + ended.how + (ended.asked ? ", as it was to" : "")};
   }
   Words operator()(const Wedged& wedged) const { return {"wedged", wedged.why}; }
+  Words operator()(const AnswersAgain&) const {
+    return {"answers_again", "the control daemon answers again"};
+  }
   Words operator()(const StartFailed& failed) const { return {"start_failed", failed.cause}; }
   Words operator()(const Serving&) const { return {"serving", "newcomers are let in again"}; }
   Words operator()(const GivenUp& given_up) const { return {"given_up", given_up.why}; }

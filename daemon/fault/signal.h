@@ -55,6 +55,7 @@ struct DaemonEnded {
 struct Wedged {  // unanswered as often as the settings say, and nothing explains it
   std::string why{};
 };
+struct AnswersAgain {};  // the daemon: what was wedged is not
 struct StartFailed {
   std::string cause{};
 };
@@ -88,8 +89,8 @@ struct GivenUp {
 
 using Signal = std::variant<FatalFaultLogged, CulpritNamed, StickyClients, ClientStatusSeen,
                             ContextRecreated, XidReported, ActionReported, ServerStatusSeen,
-                            ServerEnded, DaemonEnded, Wedged, StartFailed, ClientCame, ClientWent,
-                            ClientServed, ClientsKnown, StepTaken, Serving, GivenUp>;
+                            ServerEnded, DaemonEnded, Wedged, AnswersAgain, StartFailed, ClientCame,
+                            ClientWent, ClientServed, ClientsKnown, StepTaken, Serving, GivenUp>;
 
 // As an incident lists it; the kind is empty for what is not listed.
 Note note_of(const Signal& signal, Time at);

@@ -44,6 +44,11 @@ void Tracker::recall_line(const LogPlace& line) {
   told_to_ = line;
 }
 
+void Tracker::catching_up(bool on) {
+  catching_up_ = on;
+  if (!on) told_to_.reset();
+}
+
 bool Tracker::was_told(const std::optional<LogPlace>& line) const {
   return line && told_to_ && line->log == told_to_->log && line->end_offset <= told_to_->end_offset;
 }
@@ -258,6 +263,13 @@ void Tracker::handle(const Wedged& wedged, Time at) {
     begin(Kind::wedged, at).cause(wedged.why);
   }
   open_->confirm(open_->last_sign());
+}
+
+// Nothing else is said of one that was left alone, for its clients, and came to itself.
+void Tracker::handle(const AnswersAgain&, Time at) {
+  if (open_ && open_->incident().kind == Kind::wedged && open_->incident().faults == 0) {
+    handle(Serving{}, at);
+  }
 }
 
 void Tracker::handle(const StartFailed& failed, Time at) {

@@ -64,8 +64,9 @@ class Tracker {
   // Lines up to this one have been told to an earlier supervisor's.
   void recall_line(const LogPlace& line);
   // While what is heard is of the time before this supervisor: nobody who was there then is
-  // forgotten, however long ago it went.
-  void catching_up(bool on) { catching_up_ = on; }
+  // forgotten, however long ago it went. Behind it no line is an old one: a log that is emptied
+  // begins again.
+  void catching_up(bool on);
 
   std::vector<Change> on(const Signal& signal, Time at) { return on(signal, Heard{at, at, {}}); }
   std::vector<Change> on(const Signal& signal, const Heard& heard);
@@ -94,6 +95,7 @@ class Tracker {
   void handle(const ServerEnded& ended, Time at);
   void handle(const DaemonEnded& ended, Time at);
   void handle(const Wedged& wedged, Time at);
+  void handle(const AnswersAgain&, Time at);
   void handle(const StartFailed& failed, Time at);
   void handle(const ClientCame& came, Time at);
   void handle(const ClientWent& went, Time at);

@@ -459,3 +459,28 @@ TEST_CASE("a client of whom MPS told before the desk did is one, and not two") {
   CHECK(pids(watched.one().victims) == Pids{8});
   CHECK(pids(watched.one().culprits) == Pids{7});
 }
+
+TEST_CASE("what was wedged and comes to itself is over, and the next fault is another one") {
+  Watched watched;
+  watched.clients({7}).on(Wedged{"no answer"}, 0).on(AnswersAgain{}, 60000);
+  CHECK(watched.story == "opened f1, closed f1");
+  CHECK(watched.one().end == End::serving);
+  watched.on(ClientWent{7, 70}, 70000).on(ClientCame{client(8, 80000)}, 80000);
+  watched.on(k_line, 90000);
+  CHECK(pids(watched.incidents.at(2).culprits) == Pids{8});
+}
+
+TEST_CASE("a client's fault is not over because the daemon answers again") {
+  Watched watched;
+  watched.clients({7}).on(k_line, 0).on(Wedged{"no answer"}, 1).on(AnswersAgain{}, 2);
+  CHECK(watched.story == "opened f1, attributed f1");
+}
+
+TEST_CASE("of what has been open for long nobody is a suspect who has gone since") {
+  Watched watched;
+  watched.clients({7}).on(Wedged{"no answer"}, 0).on(ClientWent{7, 70}, 60000);
+  watched.on(ClientCame{client(8, 70000)}, 70000).on(ClientCame{client(9, 70000)}, 70000);
+  watched.on(k_line, 90000);
+  CHECK(watched.one().attribution == Attribution::one_of);
+  CHECK(pids(watched.one().suspects) == Pids{8, 9});
+}

@@ -353,7 +353,7 @@ void Actor::on_lines(std::span<const process::FollowedLine> lines) {
     if (closed_) return;
     auto said = log_line(line.text);
     const ReadPosition end{log_name_, line.end_offset};
-    if (settings_.heard) settings_.heard(said, end);
+    if (settings_.heard && machine_.concerns(said.event)) settings_.heard(said, end);
     give(std::move(said), end);
   }
   note_flood(static_cast<std::size_t>(machine_.unknown_lines() - unknown_before));

@@ -49,7 +49,8 @@ struct ActorSettings {
   // always, and not from within the call. None: all of them are waited for.
   using Told = std::function<void(const FaultedClientsEnded& done)>;
   std::function<void(const std::vector<Client>& clients, Told told)> end_faulted{};
-  // Told of each line of the log before the machine is, with where it ends.
+  // Told of each line of the log that concerns the instance (Machine::concerns) before the machine
+  // is, with where it ends.
   std::function<void(const LogLine& line, const ReadPosition& end)> heard{};
   // Told that what comes is of the time before this supervisor, and when that is over.
   std::function<void(bool on)> reading_on{};

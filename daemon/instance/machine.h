@@ -238,6 +238,9 @@ class Machine {
 
   [[nodiscard]] State state() const { return state_; }
   [[nodiscard]] const std::optional<Server>& server() const { return server_; }
+  // False: a word about a fault by a server that is not ours any more (one that its successor has
+  // replaced, one whose daemon is gone and that writes into the same log).
+  [[nodiscard]] bool concerns(const control::LogEvent& line) const;
   [[nodiscard]] bool in_fault() const { return server_ && server_->status == ServerStatus::fault; }
   [[nodiscard]] const ChannelView& channel() const { return channel_; }
   [[nodiscard]] const std::map<pid_t, Client>& clients() const { return clients_; }

@@ -183,11 +183,11 @@ void Machine::handle(const ConfigureDone& done) {
       plan_.server == 0 && (other_server || limits_changed_ || server_missed_limits_);
   if (state_ == State::starting) return begin_ready(*answered);
   if (!serving()) return;
-  finish_fault();
-  if (state_ != State::faulted) last_error_.clear();
   probe_in(state_ == State::draining ? Milliseconds{0}
            : probe_soon_             ? std::min(settings_.probe_interval, k_soon)
                                      : settings_.probe_interval);
+  finish_fault();  // which may want to look again at once
+  if (state_ != State::faulted) last_error_.clear();
   look_for_fault();
   if (!std::exchange(limits_changed_, false)) return;
   emit("limits_changed", "each new client gets at most " + describe_limits(settings_.limits) +

@@ -75,9 +75,11 @@ void Machine::serve_again() {
   const bool recovering = fault_rung_ != FaultRung::none;
   enter(in_fault() || recovering ? State::faulted : State::ready);
   act(OpenDoor{});
-  emit("undrained", state_ == State::ready
-                        ? "newcomers are let in again"
-                        : "newcomers are let in again once its server has recovered from a fault");
+  emit("undrained",
+       state_ == State::ready
+           ? "newcomers are let in again"
+           : "newcomers are let in again once its server has recovered from a fault",
+       {{"serving", state_ == State::ready ? "true" : "false"}});
   if (in_fault()) begin_fault_recovery();
   if (!in_fault() && recovering) probe_in(Milliseconds{0});
 }

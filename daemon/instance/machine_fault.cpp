@@ -46,7 +46,8 @@ void Machine::begin_fault_recovery() {
 void Machine::handle(const FaultedClientsEnded& done) {
   if (fault_rung_ != FaultRung::clients) return;
   fault_rung_ = FaultRung::server;
-  fault_waits_ = done.waited_for != 0;
+  // They may have gone while the others were ended.
+  fault_waits_ = done.waited_for != 0 && anybody_connected();
   if (serving()) probe_in(std::min(settings_.probe_interval, k_look_again));
   act(SetTimer{Timer::fault_rung,
                fault_waits_ ? settings_.fault_wait : settings_.fault_server_deadline});
@@ -60,13 +61,14 @@ void Machine::on_context(pid_t server) {
   if (in_fault() && !is_others(server)) server_recovered();
 }
 
-// Of one that drains no word is said later; a next supervisor is to know that it is over.
+// Said at once, since a next supervisor is to know that it is over: it would end those who came
+// since.
 void Machine::server_recovered() {
   server_->status = ServerStatus::active;
   answers_are_old_ = batch_running_;
-  if (state_ == State::draining) {
-    emit("fault_recovered", "the server has recovered from a fault; no newcomers are let in");
-  }
+  emit("fault_recovered", std::string("the server has recovered from a fault; ") +
+                              (state_ == State::draining ? "no newcomers are let in"
+                                                         : "its limits are read back next"));
   fault_passed();
 }
 

@@ -10,6 +10,8 @@ namespace {
 
 const std::string k_fault =
     "emit fault: a client's fault: the server refuses newcomers until its clients have gone";
+const std::string k_recovered =
+    "emit fault_recovered: the server has recovered from a fault; its limits are read back next";
 const std::string k_over = "emit fault_over: the server takes newcomers again";
 constexpr std::chrono::milliseconds k_none{0};
 
@@ -47,7 +49,7 @@ TEST_CASE_FIXTURE(Faulted, "its clients are ended first") {
 TEST_CASE_FIXTURE(Faulted, "it serves again when its limits were read back") {
   ended(1);
   CHECK(server_line("Creating server context on device 0") ==
-        Lines{"cancel fault_rung", "set next_probe 0s"});
+        Lines{k_recovered, "cancel fault_rung", "set next_probe 0s"});
   CHECK(machine.state() == State::faulted);
   due(Timer::next_probe);
   const auto lines = give(probed(limits(), {"500"}, Lines{}));
@@ -302,6 +304,39 @@ TEST_CASE_FIXTURE(Faulted, "newcomers do not delay the look at a server that has
                      [](const auto& one) { return one.starts_with("set next_probe"); }));
 }
 
+TEST_CASE_FIXTURE(Faulted, "limits that are being set when it recovers are read back at once") {
+  give(LimitsWanted{Limits{25.0, std::nullopt, 0}});  // a batch is under way
+  ended(1);
+  server_line("Creating server context on device 0");
+  const auto lines = give(configured(limits("25.0"), {"500"}, Lines{}));
+  const auto last_probe = std::find_if(lines.rbegin(), lines.rend(), [](const auto& line) {
+    return line.starts_with("set next_probe");
+  });
+  CHECK(*last_probe == "set next_probe 0s");
+}
+
+TEST_CASE_FIXTURE(Faulted, "who was to be waited for has gone while the others were ended") {
+  give(ClientEnded{900});
+  CHECK(ended(0, 1).at(1) == "set fault_rung 5s");
+}
+
+TEST_CASE_FIXTURE(Faulted, "words of a server that is not ours any more are no concern of ours") {
+  const auto concerns = [this](const std::string& line) {
+    return machine.concerns(control::parse_log_line(line));
+  };
+  for (const std::string text :
+       {"Server is handling a fatal GPU error.", "Client process 7 encountered a fatal GPU error.",
+        "The following clients have a sticky error set:", "Status of client {7, 1} is INACTIVE",
+        "Creating server context on device 0"}) {
+    CAPTURE(text);
+    CHECK(concerns("[2026-11-20 10:00:00.000 Other 500] " + text));
+    CHECK_FALSE(concerns("[2026-11-20 10:00:00.000 Other 499] " + text));
+  }
+  CHECK(
+      concerns("[2026-11-20 10:00:00.000 Control 100] NEW CLIENT 901 from user 1000: Server "
+               "already exists"));
+}
+
 TEST_CASE_FIXTURE(Faulted, "drained and undrained in the fault, newcomers wait for its end") {
   ended(0, 1);
   give(DrainWanted{});
@@ -314,7 +349,7 @@ TEST_CASE_FIXTURE(Faulted, "drained and undrained in the fault, newcomers wait f
                 "fault"});
     CHECK(machine.state() == State::faulted);
     CHECK(server_line("Creating server context on device 0") ==
-          Lines{"cancel fault_rung", "set next_probe 0s"});
+          Lines{k_recovered, "cancel fault_rung", "set next_probe 0s"});
   }
   SUBCASE("which came then") {
     CHECK(server_line("Creating server context on device 0") ==
@@ -460,7 +495,7 @@ TEST_CASE_FIXTURE(Silent, "a fault from before, and a daemon that does not answe
   give(FaultedClientsEnded{0, 0, "client 900: not answered"});
   give(ClientEnded{900});
   // That the server has recovered is no answer.
-  CHECK(server_line("Creating server context on device 0").empty());
+  CHECK(server_line("Creating server context on device 0") == Lines{k_recovered});
   const auto lines = due(Timer::fault_rung);
   CHECK(lines.front() ==
         "emit fault_restart: after a client's fault the control daemon does not answer: it is "

@@ -27,6 +27,17 @@ constexpr Milliseconds k_look_after{100};  // then 200
 
 // ---- of a fault ----
 
+bool Machine::concerns(const control::LogEvent& line) const {
+  using namespace control;
+  const auto& kind = line.kind;
+  const bool of_fault =
+      std::holds_alternative<FatalFault>(kind) || std::holds_alternative<FaultCulprit>(kind) ||
+      std::holds_alternative<StickyListBegins>(kind) ||
+      std::holds_alternative<StickyClient>(kind) || std::holds_alternative<ClientStatus>(kind) ||
+      std::holds_alternative<ContextCreated>(kind);
+  return !of_fault || !is_others(line.pid);
+}
+
 void Machine::on_log(const control::FaultCulprit&) {
   if (!in_fault() && !is_others(line_writer_)) fault_noticed(line_writer_, "culprit");
 }
