@@ -4,8 +4,8 @@ import os
 import re
 import signal
 
-from kit import ask, brief, one, question, said, send, timed
-from sim_kit import Lines
+from kit import ask, brief, one, question, said, timed
+from sim_kit import Lines, send
 from harness import OPTIONS, processes
 
 PERCENTAGES = (1, 2, 3, 5, 7.5, 10, 15, 20, 25, 33, 50, 66, 75, 90, 99, 100)

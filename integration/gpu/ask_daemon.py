@@ -3,8 +3,9 @@
 import signal
 import time
 
-from kit import ask, brief, one, question, said, send, timed
+from kit import ask, brief, one, question, said, timed
 from harness import wait_until
+from sim_kit import send
 
 DEAD = 999_999_999  # no process has this pid
 MEMORY = ("512", "512M", "512MB", "1536M", "1.5G", "1Gi", "0M")

@@ -2,9 +2,7 @@
 and facts that are kept as they come, so that a question that ends badly still tells what it saw."""
 
 import contextlib
-import os
 import pathlib
-import signal
 import sys
 import time
 
@@ -96,11 +94,6 @@ def timed(condition, what, deadline=PATIENCE):
     except AssertionError:
         return f"not within {deadline:.0f} s"
     return f"{(time.monotonic() - begun) * 1000:.1f} ms"
-
-
-def send(pid, number=signal.SIGKILL):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def one(node, line):

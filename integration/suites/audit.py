@@ -7,8 +7,10 @@ import subprocess
 import harness
 from gate_kit import SHARED, GateSuite, Program, for_everybody
 from harness import OPTIONS, wait_until
+from sim_nvml import SimNvml
 
 DEVICE = "GPU-00000000-0000-0000-0000-000000000000"
+HARDWARE = f"gpu {DEVICE} mode=exclusive-process"
 KINDS = ("client_without_slot", "client_over_memory", "outside_mps")
 # The kernel's number of the first one; in others NVML's pids may be strangers.
 NODE_PIDS = os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
@@ -17,21 +19,13 @@ NODE_PIDS = os.readlink("/proc/self/ns/pid") == "pid:[4026531836]"
 class Audit(GateSuite):
     def with_nvml(self, policies, **settings):
         """Gated and started; NVML is the simulated one, and lists whom hardware() was told."""
-        supervisor = self.supervisor(
-            policies, devices="auto", audit={"interval": "1s"}, **settings
-        )
-        supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
-        supervisor.nvml = supervisor.root / "nvml"
-        supervisor.environment["MPS_SIM_NVML"] = str(supervisor.nvml)
-        self.hardware(supervisor)
+        supervisor = self.supervisor(policies, audit={"interval": "1s"}, **settings)
+        supervisor.nvml = SimNvml(supervisor, HARDWARE)
         return supervisor.start(wait_ready=[SHARED])
 
     def hardware(self, supervisor, *processes):
-        lines = [f"gpu {DEVICE} mode=exclusive-process"]
-        lines += [f"process {DEVICE} {pid} {more}" for pid, more in processes]
-        fresh = supervisor.root / "nvml.new"
-        fresh.write_text("\n".join(lines) + "\n")
-        os.rename(fresh, supervisor.nvml)
+        lines = (f"process {DEVICE} {pid} {more}" for pid, more in processes)
+        supervisor.nvml.lists(HARDWARE, *lines)
 
     def past_the_gate(self, supervisor):
         """As only root of the node can: in the mount namespace of the daemon's own directory."""

@@ -1,30 +1,34 @@
 """Nodes whose devices come from the simulated NVML, which a test has tell of Xids and recovery
 actions."""
 
-import contextlib
 import functools
 import os
-import pathlib
 import socket
 import urllib.error
 import urllib.request
 
 import harness
-from faults import FaultSuite
-from gate_kit import SHARED, Program, for_everybody
-from harness import OPTIONS, control_daemons, wait_until
+from fault_suite import FaultSuite
+from gate_kit import REFUSED, SHARED, Program, for_everybody
+from harness import control_daemons
+from sim_nvml import SimNvml
 
 GPUS = [f"GPU-00000000-0000-0000-0000-{n:012d}" for n in range(2)]
 OTHER = "gpu1.shared"
 TELLS_NO_ACTIONS = "550.163.01"
 TELLS_ACTIONS = "570.86.10"
 NEEDS_RESET = 46
-REFUSED = 805
 
 
-def free_port():
+def own_address():
+    """A loopback address by the pid: no other suite takes its port before the supervisor does."""
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16) % 64}.{pid >> 8 & 255}.{pid & 255}"
+
+
+def free_port(address):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return probe.getsockname()[1]
 
 
@@ -37,36 +41,19 @@ class DeviceSuite(FaultSuite):
         policies=None,
         **settings,
     ):
-        self.port = free_port()
-        settings["metricsListen"] = f"127.0.0.1:{self.port}"
+        self.listens = f"{own_address()}:{free_port(own_address())}"
+        settings["metricsListen"] = self.listens
         supervisor = self.supervisor(policies or for_everybody(), **settings)
         if settings.get("gate") == "off":
             supervisor.wait_open = functools.partial(harness.Supervisor.wait_open, supervisor)
         supervisor.environment["MPS_SIM_SERVER_READY_MS"] = "5"
-        supervisor.settings["devices"] = "auto"
-        supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
-        supervisor.nvml = supervisor.root / "nvml"
-        supervisor.environment["MPS_SIM_NVML"] = str(supervisor.nvml)
-        self.hardware(supervisor, driver, hardware or [f"gpu {uuid}" for uuid in GPUS])
+        hardware = hardware or [f"gpu {uuid}" for uuid in GPUS]
+        supervisor.nvml = SimNvml(supervisor, f"driver {driver}", *hardware)
         return self.begin(supervisor, ready)
-
-    def hardware(self, supervisor, driver, lines):
-        fresh = supervisor.root / "nvml.new"
-        fresh.write_text("\n".join([f"driver {driver}", *lines]) + "\n")
-        os.rename(fresh, supervisor.nvml)
 
     def begin(self, supervisor, ready=(SHARED, OTHER)):
         supervisor.start(wait_ready=list(ready))
-        board = f"{supervisor.nvml}.events"
-
-        def listens():
-            for entry in pathlib.Path(f"/proc/{supervisor.process.pid}/fd").iterdir():
-                with contextlib.suppress(OSError):
-                    if os.readlink(entry) == board:
-                        return True
-            return False
-
-        wait_until(listens, "it listens to NVML")
+        supervisor.nvml.wait_listener()
         return supervisor
 
     def again(self, supervisor, ready=(OTHER,)):
@@ -74,8 +61,7 @@ class DeviceSuite(FaultSuite):
         return self.begin(supervisor, ready)
 
     def tell(self, supervisor, line):
-        with open(f"{supervisor.nvml}.events", "a") as board:
-            board.write(line + "\n")
+        supervisor.nvml.tell(line)
 
     def xid(self, supervisor, number, device=GPUS[0]):
         self.tell(supervisor, f"xid {number} {device}")
@@ -123,7 +109,7 @@ class DeviceSuite(FaultSuite):
 
     def http(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as reply:
+            with urllib.request.urlopen(f"http://{self.listens}{path}", timeout=60) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -1,41 +1,32 @@
 """Devices come from NVML (the simulated one), with its failures; compute modes; the CLI on top."""
 
 import json
-import os
 
 import harness
-from harness import OPTIONS, Suite, wait_until
+from harness import Suite, wait_until
+from sim_nvml import SimNvml
 
-TWO_AND_MIG = """\
-driver 550.163.01
-gpu GPU-aaaa name="Simulated H200" memory=143771 cc=9.0 sms=132 mode=default
-gpu GPU-bbbb mig=on
-mig MIG-cccc memory=16384 sms=16
-mig MIG-dddd memory=16384 sms=16
-gpu GPU-eeee cc=6.1
-"""
+TWO_AND_MIG = (
+    "driver 550.163.01",
+    'gpu GPU-aaaa name="Simulated H200" memory=143771 cc=9.0 sms=132 mode=default',
+    "gpu GPU-bbbb mig=on",
+    "mig MIG-cccc memory=16384 sms=16",
+    "mig MIG-dddd memory=16384 sms=16",
+    "gpu GPU-eeee cc=6.1",
+)
 
 
 class Devices(Suite):
-    def with_nvml(self, text, **settings):
+    def with_nvml(self, *lines, **settings):
         supervisor = self.supervisor(settings=settings)
-        supervisor.settings["devices"] = "auto"
-        supervisor.settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
-        supervisor.nvml = supervisor.root / "nvml"
-        supervisor.environment["MPS_SIM_NVML"] = str(supervisor.nvml)
-        self.hardware(supervisor, text)
+        supervisor.nvml = SimNvml(supervisor, *lines)
         return supervisor
 
-    def hardware(self, supervisor, text):
-        fresh = supervisor.root / "nvml.new"
-        fresh.write_text(text)
-        os.rename(fresh, supervisor.nvml)
-
     def mode(self, supervisor):
-        return [w for w in supervisor.nvml.read_text().split() if w.startswith("mode=")][0]
+        return [w for w in supervisor.nvml.text().split() if w.startswith("mode=")][0]
 
     def test_an_instance_for_each_device_that_can(self):
-        supervisor = self.with_nvml(TWO_AND_MIG)
+        supervisor = self.with_nvml(*TWO_AND_MIG)
         supervisor.start(wait_ready=["gpu0.shared", "gpu1-mig0.shared", "gpu1-mig1.shared"])
         ids = [i["id"] for i in supervisor.get("/v1/instances")]
         self.assertEqual(ids, ["gpu0.shared", "gpu1-mig0.shared", "gpu1-mig1.shared"])
@@ -54,7 +45,9 @@ class Devices(Suite):
         self.assertIn(b"\0CUDA_VISIBLE_DEVICES=MIG-dddd\0", environment)
 
     def test_a_failing_call_is_an_error_of_that_device(self):
-        supervisor = self.with_nvml(TWO_AND_MIG + "fail nvmlDeviceGetMemoryInfo_v2 999 GPU-aaaa\n")
+        supervisor = self.with_nvml(
+            *TWO_AND_MIG, "fail nvmlDeviceGetMemoryInfo_v2 999 GPU-aaaa"
+        )
         supervisor.start(wait_ready=["gpu1-mig0.shared"])
         shown = {d["uuid"]: d for d in supervisor.get("/v1/devices")}
         self.assertIn("nvmlDeviceGetMemoryInfo", shown["GPU-aaaa"]["error"])
@@ -62,7 +55,7 @@ class Devices(Suite):
         supervisor.events.wait("device_error")
 
     def test_no_nvml_is_said_and_waited_for(self):
-        supervisor = self.with_nvml(TWO_AND_MIG)
+        supervisor = self.with_nvml(*TWO_AND_MIG)
         supervisor.settings["nvmlLibrary"] = "/nowhere/libnvidia-ml.so.1"
         supervisor.start(wait_ready=False)
         said = supervisor.events.wait("devices_unknown")
@@ -76,21 +69,21 @@ class Devices(Suite):
         self.assertEqual(supervisor.get("/v1/instances"), [])
 
     def test_an_nvml_that_hangs_does_not_hang_us(self):
-        supervisor = self.with_nvml(TWO_AND_MIG + "hang nvmlDeviceGetCount_v2\n")
+        supervisor = self.with_nvml(*TWO_AND_MIG, "hang nvmlDeviceGetCount_v2")
         supervisor.start(wait_ready=False)
         said = supervisor.events.wait("devices_unknown")
         self.assertIn("did not answer within 30s", said["message"])
-        self.hardware(supervisor, TWO_AND_MIG)  # lets the stuck call go on
+        supervisor.nvml.lists(*TWO_AND_MIG)  # lets the stuck call go on
 
     def test_exclusive_mode_is_set_and_put_back_at_the_end(self):
-        supervisor = self.with_nvml(TWO_AND_MIG, computeMode="exclusive", stopInstances=True)
+        supervisor = self.with_nvml(*TWO_AND_MIG, computeMode="exclusive", stopInstances=True)
         supervisor.start(wait_ready=["gpu0.shared"])
         self.assertEqual(self.mode(supervisor), "mode=exclusive-process")
         self.assertEqual(supervisor.terminate(), 0)
         self.assertEqual(self.mode(supervisor), "mode=default")
 
     def test_exclusive_mode_is_put_back_after_a_crash(self):
-        supervisor = self.with_nvml(TWO_AND_MIG, computeMode="exclusive")
+        supervisor = self.with_nvml(*TWO_AND_MIG, computeMode="exclusive")
         supervisor.start(wait_ready=["gpu0.shared"])
         supervisor.kill9()
         self.assertEqual(self.mode(supervisor), "mode=exclusive-process")

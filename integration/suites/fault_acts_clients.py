@@ -2,8 +2,9 @@
 
 import signal
 
-from fault_kit import IGNORING, PATIENCE, send
-from fault_table import MIXED, TERMINATE, WAIT, faults, scenario
+from fault_kit import IGNORING, PATIENCE, faults
+from fault_table import MIXED, TERMINATE, WAIT, scenario
+from sim_kit import send
 
 
 # -- faults, with so many others --

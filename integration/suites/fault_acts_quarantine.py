@@ -3,8 +3,8 @@ restarts, until it is lifted or its time is over; and nobody on a mere suspicion
 
 import time
 
-from fault_kit import PATIENCE
-from fault_table import faults, quarantine, scenario
+from fault_kit import PATIENCE, faults
+from fault_table import quarantine, scenario
 from harness import wait_until
 
 NAMESPACE = "user:root"  # whoever plays this, outside of all containers

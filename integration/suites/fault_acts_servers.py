@@ -3,8 +3,9 @@
 import signal
 import time
 
-from fault_kit import PATIENCE, send
-from fault_table import SOON, WAIT, faults, scenario
+from fault_kit import IGNORING, PATIENCE, faults
+from fault_table import SOON, WAIT, scenario
+from sim_kit import send
 
 
 # -- the server --
@@ -138,7 +139,7 @@ def a_daemon_that_dies_before_the_fault_is_noticed(s):
 
 @scenario()
 def a_daemon_that_dies_while_clients_are_ended(s):
-    clients = s.clients(8)
+    clients = s.clients(8, prefix=IGNORING)  # who goes at once is not terminated
     daemon = s.daemon()
     s.clock()
     faults(clients[0])

@@ -3,10 +3,11 @@ words that are lost or come from the driver alone, and users that change."""
 
 import signal
 
-from fault_kit import IGNORING, PATIENCE, send, shared
-from fault_table import DEDICATED, SOON, TEAM_A, WAIT, faults, scenario
+from fault_kit import IGNORING, PATIENCE, faults, shared
+from fault_table import DEDICATED, SOON, TEAM_A, WAIT, scenario
 from gate_kit import OTHER_UID, socket_inodes
 from harness import wait_until
+from sim_kit import send
 
 ANOTHER_USER = {"user": OTHER_UID, "group": OTHER_UID, "extra_groups": []}
 

@@ -3,8 +3,9 @@ one goes on from there."""
 
 import signal
 
-from fault_kit import IGNORING, send
-from fault_table import WAIT, faults, scenario
+from fault_kit import IGNORING, faults
+from fault_table import WAIT, scenario
+from sim_kit import send
 
 
 def killed_at(kind, count=1, policies=None, ci=False, name=None):
@@ -22,31 +23,32 @@ def killed_at(kind, count=1, policies=None, ci=False, name=None):
     return put
 
 
-def of_a_fault(kind, ci=False):
+def of_a_fault(kind, ci=False, prefix=()):
     def act(s):
-        faults(s.clients(3)[0])
+        faults(s.clients(3, prefix=prefix)[0])
 
     killed_at(kind, ci=ci, name=f"killed_at_{kind}")(act)
 
 
-for step in ("fault", "incident_opened", "incident_attributed", "fault_clients", "fault_over"):
-    of_a_fault(step, ci=step == "fault")
-of_a_fault("incident_closed")
+of_a_fault("fault", ci=True)
+for step in ("incident_opened", "incident_attributed", "fault_over", "incident_closed"):
+    of_a_fault(step)
+of_a_fault("fault_clients", prefix=IGNORING)  # else it may be over before MPS has ended them
 
 
 @killed_at("client_terminated", 3, ci=True)
 def the_third_client_of_eight_terminated(s):
-    faults(s.clients(8)[0])
+    faults(s.clients(8, prefix=IGNORING)[0])  # who goes at once is not terminated
 
 
 @killed_at("fault_clients_signalled")
 def sigterm(s):
-    faults([s.client(prefix=IGNORING) for _ in range(2)][0])
+    faults(s.clients(2, prefix=IGNORING)[0])
 
 
 @killed_at("fault_clients_signalled", 2)
 def sigkill(s):
-    faults([s.client(prefix=IGNORING) for _ in range(2)][0])
+    faults(s.clients(2, prefix=IGNORING)[0])
 
 
 @scenario(WAIT, killable=False)
@@ -76,7 +78,7 @@ def the_servers_exit(s):
 
 def silent_in_its_fault(s):
     """Neither the server nor, while it waits for it, the control daemon answers."""
-    culprit, _ = s.clients(2)
+    culprit, _ = s.clients(2, prefix=IGNORING)  # else the fault may be over before
     faults(culprit)
     s.order("stop answering")
 

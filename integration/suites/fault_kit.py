@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import random
+import signal
 import sys
 import threading
 import time
@@ -16,10 +17,12 @@ from fault_truth import Truth
 from gate_kit import GatedSupervisor, socket_inodes
 from harness import OPTIONS, processes, wait_until
 from sim_kit import Lines, order
+from sim_nvml import SimNvml
 
 PATIENCE = 200.0  # seconds; the whole ladder takes 40 where nothing answers
 AWAY = (OSError, AssertionError, harness.http.client.HTTPException, ValueError)
 PROBE = {"interval": "1s", "timeout": "3s", "failures": 3}
+WAITS = {"onFault": {"clients": "wait"}}  # of a policy
 IGNORING = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh")  # whoever is started by it: SIGTERM
 
 
@@ -27,9 +30,20 @@ def shared(device=0):
     return f"gpu{device}.shared"
 
 
-def send(pid, number):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+def meets_error(client, results=(700, 806, 810)):
+    """It says so, or was asked to go before it could: on a busy machine 200 ms are short."""
+    try:
+        said = client.said()
+    except AssertionError:
+        status = client.process.wait(timeout=PATIENCE)
+        assert status in (-signal.SIGTERM, -signal.SIGKILL), status
+    else:
+        assert said["result"] in results, said
+
+
+def faults(culprit, kind="bad-address"):
+    culprit.tell(f"fault {kind}")
+    meets_error(culprit, (700, 719, 806, 810))
 
 
 class Actor(Lines):
@@ -39,7 +53,6 @@ class Actor(Lines):
         super().__init__(arguments, environment, **options)
         self.stage = stage
         self.instance = name
-        self.is_in = False
 
     def tell(self, line):
         if line.startswith("fault"):
@@ -62,26 +75,17 @@ class Stage:
             path.chmod(0o600)
         self.truth = Truth(self)
         self.devices = devices
-        self.nvml = nvml
-        if nvml:
-            self.ask_nvml()
+        self.nvml = self.ask_nvml() if nvml else None
         self.kept_out = 0  # entries of the quarantine at the end
         self.gated = gated
         self.names = []  # of the instances that there are
         self.inside = []  # programs that were let in: (pid, process)
         self.programs = []  # all that were started
-        self.alive = True
-        self.lock = threading.Lock()
 
     def ask_nvml(self):
         """For its devices, and for what the driver says of them."""
-        settings = self.supervisor.settings
-        lines = [f"gpu {device['uuid']}" for device in settings["devices"]]
-        inventory = self.supervisor.root / "nvml"
-        inventory.write_text("\n".join([f"driver {self.supervisor.backend.version}.1", *lines, ""]))
-        self.supervisor.environment["MPS_SIM_NVML"] = str(inventory)
-        settings["devices"] = "auto"
-        settings["nvmlLibrary"] = str(OPTIONS.build / "sim/lib/libnvidia-ml.so.1")
+        lines = [f"gpu {device['uuid']}" for device in self.supervisor.settings["devices"]]
+        return SimNvml(self.supervisor, f"driver {self.supervisor.backend.version}.1", *lines)
 
     def steer(self, text, name=None):
         """What servers that start from now on read (integration/simulator/README.md)."""
@@ -97,8 +101,8 @@ class Stage:
         self.truth.prepare()
         self.supervisor.start(wait_ready=self.names)
         self.truth.begin(self.names)
-        if self.nvml:  # what comes before a listener is told to nobody
-            wait_until((self.supervisor.root / "nvml.events").exists, "somebody listens to NVML")
+        if self.nvml:
+            self.nvml.wait_listener()
         return self
 
     def kill_supervisor(self):
@@ -192,7 +196,6 @@ class Stage:
         """What cuInit returned; who is not let in ends at once."""
         said = probe.said(deadline)
         if (said["cuInit"], said["cuCtxCreate"]) == (0, 0):
-            probe.is_in = True
             self.inside.append(probe)
         else:
             probe.leave()
@@ -208,13 +211,16 @@ class Stage:
 
         return wait_until(let_in, "a client is let in", PATIENCE)
 
-    def clients(self, count, name=None):
-        return self.let_in([self.begin(name) for _ in range(count)])
+    def clients(self, count, name=None, prefix=()):
+        return self.let_in([self.begin(name, prefix) for _ in range(count)], prefix)
 
-    def let_in(self, begun):
+    def let_in(self, begun, prefix=()):
         """Programs that have been started where nothing is wrong. On a machine that is very busy
         the daemon may not take one of them in the time that the gate gives it: it comes again."""
-        return [probe if self.answer(probe) == 0 else self.client(probe.instance) for probe in begun]
+        return [
+            probe if self.answer(probe) == 0 else self.client(probe.instance, prefix)
+            for probe in begun
+        ]
 
     def waiting(self, count, name=None):
         """Newcomers that have come to the gate."""

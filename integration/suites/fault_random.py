@@ -13,9 +13,10 @@ import time
 import unittest
 
 import harness
-from fault_kit import PATIENCE, Stage, send, shared
+from fault_kit import PATIENCE, Stage, shared
 from fault_table import TERMINATE, WAIT
 from harness import OPTIONS, wait_until
+from sim_kit import send
 
 DEVICES = 8
 CLIENTS = 30

@@ -8,11 +8,10 @@ after that must not need one that lives. (A new one may find a fault over, and s
 import dataclasses
 import typing
 
-from fault_kit import Stage
+from fault_kit import WAITS, Stage
 from gate_kit import for_everybody
 from harness import policy
 
-WAITS = {"onFault": {"clients": "wait"}}
 TERMINATE = for_everybody()
 WAIT = for_everybody(**WAITS)
 MIXED = {
@@ -69,8 +68,3 @@ def quarantine(after, **more):
 
 def needs_groups(one):
     return one.policies in (MIXED, DEDICATED)
-
-
-def faults(culprit, kind="bad-address"):
-    said = culprit.ask(f"fault {kind}")
-    assert said["result"] in (700, 719, 806, 810), said

@@ -188,6 +188,10 @@ class Events(threading.Thread):
         with self.changed:
             return [e for e in self.seen if e["instance"] == instance and e["kind"] in kinds]
 
+    def about_since(self, mark, instance):
+        with self.changed:
+            return [e for e in self.seen if e["instance"] == instance and e["id"] > mark]
+
     def of(self, kind):
         with self.changed:
             return [e for e in self.seen if e["kind"] == kind]

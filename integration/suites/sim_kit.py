@@ -1,6 +1,7 @@
 """A control daemon, a living server and CUDA programs in directories of their own, without a
 supervisor; what a test orders of a simulated server; what the simulated NVML tells."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,8 +16,15 @@ import time
 
 import harness
 from harness import DEADLINE, OPTIONS, Backend, wait_until
+from sim_nvml import write_inventory
 
 DEVICE = "GPU-00000000-0000-4000-8000-000000000000"
+
+
+def send(pid, number=signal.SIGKILL):
+    """A signal, to whoever may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def order(server, line):
@@ -108,9 +116,7 @@ class Node:
 
     def write_inventory(self, *lines, driver=None):
         driver = driver or f"{self.backend.version}.1"
-        fresh = self.root / "nvml.new"
-        fresh.write_text("\n".join([f"driver {driver}", *lines]) + "\n")
-        fresh.rename(self.inventory)
+        write_inventory(self.inventory, f"driver {driver}", *lines)
 
     def start(self, *options):
         with open(self.log, "ab") as log:
