@@ -26,6 +26,10 @@ WAITS = {"onFault": {"clients": "wait"}}  # of a policy
 IGNORING = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh")  # whoever is started by it: SIGTERM
 
 
+class NotHere(Exception):
+    """What a scenario needs and this backend has not."""
+
+
 def shared(device=0):
     return f"gpu{device}.shared"
 
@@ -87,8 +91,13 @@ class Stage:
         lines = [f"gpu {device['uuid']}" for device in self.supervisor.settings["devices"]]
         return SimNvml(self.supervisor, f"driver {self.supervisor.backend.version}.1", *lines)
 
+    def needs_simulated(self, what):
+        if self.supervisor.backend.gpu:
+            raise NotHere(f"needs a simulated {what}")
+
     def steer(self, text, name=None):
         """What servers that start from now on read (integration/simulator/README.md)."""
+        self.needs_simulated("server")
         self.touch(name)
         folder = self.supervisor.run / (name or shared())
         (folder / "sim.conf.new").write_text(text + "\n")
@@ -244,7 +253,7 @@ class Stage:
         self.truth.touched.add(name or shared())
 
     def told_to_fault(self, pid, name):
-        self.truth.told.add(pid)
+        self.truth.is_told(pid, name)
         self.touch(name)
 
     def daemon(self, name=None):
@@ -266,6 +275,7 @@ class Stage:
 
     def order(self, line, name=None, server=None):
         """None where the server has died, of it or before."""
+        self.needs_simulated("server")
         word, *rest = line.split()
         if word == "fault":
             self.told_to_fault(int(rest[0]), name or shared())

@@ -13,6 +13,7 @@ What is asked of every scenario and every random sequence:
 """
 
 import datetime
+import time
 import typing
 
 from harness import control_daemons, wait_until
@@ -138,10 +139,12 @@ class Truth:
         self.path = stage.supervisor.root / "truth"
         stage.supervisor.environment["MPS_SIM_TRUTH"] = str(self.path)
         self.told = set()  # pids of who was told to fault
+        self.orders = []  # these, as faults: all that is known of a GPU's
         self.touched = set()  # instances to which anything was done
         self.daemons = {}  # by instance, as they were at the start
         self.servers = {}  # likewise, when somebody was there
-        self.may_miss = False  # a fault may leave no trace: its words were lost, too
+        # A fault may leave no trace: its words were lost, too; or it is only known to be ordered.
+        self.may_miss = stage.supervisor.backend.gpu
 
     def prepare(self):
         """Servers of any uid write to it."""
@@ -151,6 +154,10 @@ class Truth:
     def begin(self, names):
         self.daemons = {name: self.daemons_of(name) for name in names}
 
+    def is_told(self, pid, name):
+        self.told.add(pid)
+        self.orders.append(Fault(time.time(), pid, name))
+
     def clients_are_there(self):
         self.servers = {name: set(self.stage.servers(name)) for name in self.daemons}
 
@@ -158,7 +165,8 @@ class Truth:
         return control_daemons(self.stage.supervisor.pipe(name))
 
     def faults(self):
-        return list(read_truth(self.path))
+        gpu = self.stage.supervisor.backend.gpu
+        return list(self.orders) if gpu else list(read_truth(self.path))
 
     def incidents(self):
         """Whole, once all of them are over."""
