@@ -8,7 +8,7 @@
 namespace mps::control {
 namespace {
 
-// What a log's lines come to: "sticky 901", "device 0", "list", "devices", or "-" for the rest.
+// What a log's lines come to: "sticky 901", "list", "devices", or "-" for the rest.
 std::vector<std::string> read(const std::vector<std::string>& lines) {
   FaultLists lists;
   std::vector<std::string> all;
@@ -19,8 +19,6 @@ std::vector<std::string> read(const std::vector<std::string>& lines) {
     std::string what = "-";
     if (const auto* one = std::get_if<StickyClient>(&line.kind)) {
       what = "sticky " + std::to_string(one->pid);
-    } else if (const auto* device = std::get_if<DeviceToReset>(&line.kind)) {
-      what = "device " + std::to_string(device->ordinal);
     } else if (std::holds_alternative<StickyListBegins>(line.kind)) {
       what = "list";
     } else if (std::holds_alternative<DeviceListBegins>(line.kind)) {
@@ -33,6 +31,7 @@ std::vector<std::string> read(const std::vector<std::string>& lines) {
 
 using Words = std::vector<std::string>;
 const std::string k_list = "The following clients have a sticky error set:";
+const std::string k_devices = "The following devices will be reset:";
 const std::string k_control = "[2026-11-20 23:22:15.182 Control  400] ";
 
 }  // namespace
@@ -45,13 +44,19 @@ TEST_CASE("the lists of a fault") {
   };
   const std::vector<Case> cases{
       {"as 535 and 550 print them",
-       {"The following devices will be reset:", "0", k_list, "901", "902", "Client {901, 1} exit",
-        "903"},
-       {"devices", "device 0", "list", "sticky 901", "sticky 902", "-", "-"}},
+       {k_devices, "0", k_list, "901", "902", "Client {901, 1} exit", "903"},
+       {"devices", "-", "list", "sticky 901", "sticky 902", "-", "-"}},
       {"as NVIDIA's sample has them",
        {"Volta MPS: The following devices", "0", "1",
         "Volta MPS: The following clients have a sticky error set:", "11641"},
-       {"devices", "device 0", "device 1", "list", "sticky 11641"}},
+       {"devices", "-", "-", "list", "sticky 11641"}},
+      {"its list of devices behind it",
+       {k_list, "901", k_devices, "0"},
+       {"list", "sticky 901", "devices", "-"}},
+      {"another's list of devices in between",
+       {k_list, "[2026-11-20 23:22:15.182 Other   501] " + k_devices,
+        "[2026-11-20 23:22:15.182 Other   501] 0", "901"},
+       {"list", "devices", "-", "sticky 901"}},
       {"lines of others in between",
        {k_list, "901", k_control + "Accepting connection...", k_control + "77",
         "[2026-11-20 23:22:15.182 Other   501] 78", "902"},

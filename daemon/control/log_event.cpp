@@ -243,7 +243,7 @@ std::optional<LogEventKind> fault_culprit(Scan scan, pid_t) {
 
 std::optional<LogEventKind> fault_list(Scan scan, pid_t writer) {
   if (scan.literal("The following clients have a sticky error")) return StickyListBegins{writer};
-  if (scan.literal("The following devices")) return DeviceListBegins{writer};
+  if (scan.literal("The following devices")) return DeviceListBegins{};
   return std::nullopt;
 }
 

@@ -110,23 +110,18 @@ struct FaultCulprit {  // "Client process 1 encountered a fatal GPU error."
   pid_t pid = 0;
   bool operator==(const FaultCulprit&) const = default;
 };
-// The two lists of a fault, by their first lines; what is in them are lines of bare numbers, which
-// only fault_lists.h tells apart.
+// The two lists of a fault, by their first lines; what is in them are lines of bare numbers. Those
+// of clients fault_lists.h finds; the others say nothing.
 struct StickyListBegins {  // "The following clients have a sticky error set:"
   pid_t server = 0;
   bool operator==(const StickyListBegins&) const = default;
 };
 struct DeviceListBegins {  // "The following devices will be reset:"
-  pid_t server = 0;
   bool operator==(const DeviceListBegins&) const = default;
 };
 struct StickyClient {  // a number in the first
   pid_t pid = 0;
   bool operator==(const StickyClient&) const = default;
-};
-struct DeviceToReset {  // in the second
-  unsigned ordinal = 0;
-  bool operator==(const DeviceToReset&) const = default;
 };
 struct ClientStatus {  // "Status of client {1, 0} is INACTIVE"
   pid_t pid = 0;
@@ -162,8 +157,8 @@ using LogEventKind =
                  ClientAsked, ClientConnected, ClientGone, ServerStarting, ServerReady,
                  ServerStartFailed, ServerExited, ServerToEnd, ServerStays, CommandRefused,
                  FatalFault, FaultCulprit, StickyListBegins, DeviceListBegins, StickyClient,
-                 DeviceToReset, ClientStatus, ContextCreated, LimitConfirmed, ClientsExceeded,
-                 DaemonExiting, AlreadyRunning, Noise, Unknown>;
+                 ClientStatus, ContextCreated, LimitConfirmed, ClientsExceeded, DaemonExiting,
+                 AlreadyRunning, Noise, Unknown>;
 
 struct LogEvent {
   // The line's own time, which is the local time of the daemon's time zone, taken to be ours.

@@ -135,8 +135,8 @@ void Machine::handle(const DaemonEnded& ended) {
   const auto state = state_;
   const bool counted = was_ready_ && ending != Ending::stop && state != State::draining;
   if (counted) ++restarts_;
-  const bool told_to_quit = end_asked_ && end_asked_->how == "as the command quit asked" &&
-                            now_ - end_asked_->at <= settings_.start_deadline;
+  const bool told_to_quit =
+      end_asked_ && end_asked_->quit && now_ - end_asked_->at <= k_asked_just_now;
   emit("control_exited", "the control daemon, pid " + std::to_string(daemon_) + ", " + ended.how,
        {{"pid", std::to_string(daemon_)},
         {"expected", ending == Ending::none ? "false" : "true"},

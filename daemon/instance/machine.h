@@ -443,8 +443,10 @@ class Machine {
   struct EndAsked {
     std::string how{};  // "as the command quit asked"
     TimePoint at{};
-    pid_t server = 0;  // 0: whichever there is
+    pid_t server = 0;   // 0: whichever there is
+    bool quit = false;  // that command: the daemon ends too
   };
+  static constexpr std::chrono::seconds k_asked_just_now{10};
   std::optional<EndAsked> end_asked_;
   std::string start_trouble_;  // why the limits could not be set yet
   std::string lock_trouble_;   // the daemon's own reason for ending at once

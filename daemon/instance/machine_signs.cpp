@@ -13,13 +13,13 @@
 //   * a client of another uid waits for a server of its own, and no client was connected.
 // Its status says nothing: a server that was killed has 0 in the log, too.
 #include <algorithm>
+#include <utility>
 
 #include "instance/machine.h"
 
 namespace mps::instance {
 
 namespace {
-constexpr std::chrono::seconds k_asked_just_now{10};
 constexpr Milliseconds k_suspicions{1000};  // one that is looked into, within so long
 constexpr unsigned k_looks = 3;
 constexpr Milliseconds k_look_after{100};  // then 200
@@ -91,7 +91,7 @@ void Machine::on_log(const control::CommandLogged& command) {
   const auto& text = command.text;
   const auto word = text.substr(0, text.find(' '));
   if (word != "quit" && word != "shutdown_server") return;
-  end_asked_ = EndAsked{"as the command " + word + " asked", now_, 0};
+  end_asked_ = EndAsked{"as the command " + word + " asked", now_, 0, word == "quit"};
 }
 
 void Machine::on_log(const control::CommandRefused&) {
@@ -101,7 +101,8 @@ void Machine::on_log(const control::CommandRefused&) {
 void Machine::on_log(const control::ServerToEnd& ending) {
   // That may be what a command comes to.
   const bool told = end_asked_ && now_ - end_asked_->at <= k_asked_just_now;
-  end_asked_ = EndAsked{told ? end_asked_->how : "as its control daemon asked", now_, ending.pid};
+  auto how = told ? end_asked_->how : "as its control daemon asked";
+  end_asked_ = EndAsked{std::move(how), now_, ending.pid, told && end_asked_->quit};
 }
 
 void Machine::on_log(const control::ServerStays& staying) {

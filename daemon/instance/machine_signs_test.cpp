@@ -16,7 +16,7 @@ const std::string k_fault =
     "emit fault: a client's fault: the server refuses newcomers until its clients have gone";
 
 struct Busy : Kit {
-  Busy() {
+  explicit Busy(MachineSettings settings = {}) : Kit(settings) {
     make_busy();
     server_line("Status of client {900, 1} is ACTIVE");
     due(Timer::next_probe);
@@ -58,6 +58,18 @@ bool has(const Lines& lines, const std::string& one) {
 std::string exited(const Lines& lines) {
   for (const auto& line : lines) {
     if (line.starts_with("emit server_exited: ")) return line.substr(20);
+  }
+  return "";
+}
+
+// Whether somebody is said to have asked for the daemon's end.
+std::string asked_in(const std::vector<Action>& actions) {
+  for (const auto& action : actions) {
+    const auto* event = std::get_if<Emit>(&action);
+    if (event == nullptr || event->kind != "control_exited") continue;
+    for (const auto& [key, value] : event->data) {
+      if (key == "asked") return value;
+    }
   }
   return "";
 }
@@ -262,6 +274,42 @@ TEST_CASE("a server that we end, with its daemon or for a fault") {
   faulted.due(Timer::fault_rung);
   CHECK(exited(faulted.line("Server 500 exited with status 0")) ==
         "server 500 exited with status 0, to end a fault");
+}
+
+TEST_CASE("a daemon's end that somebody asked for") {
+  struct Case {
+    const char* what;
+    std::vector<std::string> before;
+    std::chrono::milliseconds later;
+    const char* asked;
+  };
+  const std::vector<Case> cases{
+      {"nothing was asked", {}, 0s, "false"},
+      {"quit", {"Cmd:quit"}, 10s, "true"},
+      {"quit, and its server ends first",
+       {"Cmd:quit -t 5", "Try shutting down server 500"},
+       10s,
+       "true"},
+      {"quit, long ago", {"Cmd:quit"}, 10001ms, "false"},
+      {"a quit that was refused",
+       {"Cmd:quit", "Not enough privilege to execute quit command"},
+       0s,
+       "false"},
+      {"its server alone", {"Cmd:shutdown_server 500"}, 0s, "false"},
+      {"its server, since MPS says so", {"Try shutting down server 500"}, 0s, "false"},
+  };
+  // What it is given to start in has nothing to do with it.
+  for (const auto start_deadline : {1s, 60s}) {
+    for (const auto& one : cases) {
+      CAPTURE(one.what);
+      MachineSettings settings;
+      settings.start_deadline = start_deadline;
+      Busy busy(settings);
+      for (const auto& line : one.before) busy.line(line);
+      busy.later(one.later);
+      CHECK(asked_in(busy.machine.on(DaemonEnded{"exited with status 0"}, busy.now)) == one.asked);
+    }
+  }
 }
 
 TEST_CASE("what was asked of one server says nothing of the next") {

@@ -1,10 +1,12 @@
-// A line of the log, without its line end; should there be some, each line is taken for itself.
+// A line of the log, without its line end; should there be some, each line is taken for itself, and
+// all of them in order for the lists that they may make.
 #include <algorithm>
 #include <string>
 #include <string_view>
 #include <variant>
 
 #include "base/text.h"
+#include "control/fault_lists.h"
 #include "control/log_event.h"
 #include "targets.h"
 
@@ -38,6 +40,8 @@ struct Check {
   void operator()(const ClientGone& kind) const { from_server(kind.pid); }
   void operator()(const FatalFault& kind) const { from_server(kind.server); }
   void operator()(const FaultCulprit& kind) const { from_server(kind.pid); }
+  void operator()(const StickyListBegins& kind) const { from_server(kind.server); }
+  void operator()(const DeviceListBegins&) const { from_server(0); }
   void operator()(const ClientStatus& kind) const { from_server(kind.pid); }
   void operator()(const LimitConfirmed& kind) const {
     from_server(kind.server);
@@ -61,8 +65,8 @@ struct Check {
   }
 };
 
-void check_line(std::string_view line) {
-  const auto event = parse_log_line(line);
+LogEvent check_line(std::string_view line) {
+  auto event = parse_log_line(line);
   require(is_printable(event.text) && event.text.size() < 4096, "a text is printable and bounded");
   require(event.pid >= 0, "no pid is negative");
   require(event.role.empty() == !event.time.has_value(), "a prefix is whole or not there");
@@ -70,13 +74,37 @@ void check_line(std::string_view line) {
   const bool command = event.role == "Control" && event.text.starts_with("Cmd:");
   require(command == std::holds_alternative<CommandLogged>(event.kind),
           "a command is a command, and nothing else is");
+  return event;
 }
+
+// What a line means by itself stays; a number of a list is its server's.
+class CheckLists {
+ public:
+  void take(const LogEvent& line) {
+    auto taken = line;
+    lists_.take(taken);
+    if (std::holds_alternative<StickyListBegins>(line.kind)) count_ = 0;
+    if (taken.kind == line.kind) return;
+    const auto* client = std::get_if<StickyClient>(&taken.kind);
+    require(client != nullptr, "a number of a list is a client");
+    require(std::holds_alternative<Noise>(line.kind), "a line with a meaning keeps it");
+    require(!line.role.empty() && line.role != "Control", "a server's list is a server's");
+    require(client->pid >= 0 && parse_number<pid_t>(line.text) == client->pid,
+            "a client of a list is the line's number");
+    require(++count_ <= FaultLists::k_longest, "a list is bounded");
+  }
+
+ private:
+  FaultLists lists_;
+  std::size_t count_ = FaultLists::k_longest;  // none before a first line
+};
 
 }  // namespace
 
 void log_line(const std::uint8_t* data, std::size_t size) {
   const std::string text(data, data + size);
-  for (const auto line : split_lines(text)) check_line(line);
+  CheckLists lists;
+  for (const auto line : split_lines(text)) lists.take(check_line(line));
   // What somebody may send as a command is never anything else, whatever it holds.
   const auto event = parse_log_line("[2026-11-20 23:22:15.182 Control  3056] Cmd:" + text);
   require(std::holds_alternative<CommandLogged>(event.kind),

@@ -78,8 +78,6 @@ int run_in_background(const Steering& steering, bool for_all_users) {
   return 1;
 }
 
-}  // namespace
-
 struct Options {
   bool is_daemon = false;
   bool detaches = false;
@@ -103,6 +101,8 @@ Options read_options(int count, char** arguments, const Steering& steering) {
   }
   return is_new || count == 2 ? options : Options();
 }
+
+}  // namespace
 
 int main(int count, char** arguments) {
   (void)std::signal(SIGPIPE, SIG_IGN);
