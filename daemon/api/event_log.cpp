@@ -165,6 +165,11 @@ void EventLog::Impl::announce(const Event& event) {
   }
 }
 
+std::string text_in(const Event& event, const char* key) {
+  const auto found = event.data.find(key);
+  return found != event.data.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 EventLog::EventLog(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 EventLog::~EventLog() {
   impl_->flush();

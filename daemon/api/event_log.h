@@ -40,6 +40,8 @@ struct Event {
   std::optional<LogPosition> position;
 };
 nlohmann::json to_json(const Event& event);  // what the API shows; the position stays inside
+// The text that its data have there; empty: none.
+std::string text_in(const Event& event, const char* key);
 
 struct EventLogSettings {
   std::filesystem::path directory;              // <state>/journal.jsonl and journal.jsonl.1

@@ -36,6 +36,16 @@ std::string escaped(std::string_view value) {
   return out;
 }
 
+std::string number(std::uint64_t value) {
+  return std::to_string(value);
+}
+
+std::string number(double value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.10g", value);
+  return text.data();
+}
+
 class Exposition {
  public:
   void family(std::string_view name, std::string_view type, std::string_view help) {
@@ -43,23 +53,15 @@ class Exposition {
     text_ += "# HELP " + name_ + " " + std::string(help) + "\n";
     text_ += "# TYPE " + name_ + " " + std::string(type) + "\n";
   }
-  void sample(const std::string& labels, std::uint64_t value) {
-    text_ +=
-        name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + std::to_string(value) + "\n";
-  }
-  void sample(const std::string& labels, double value) {
-    std::array<char, 32> text{};
-    std::snprintf(text.data(), text.size(), "%.10g", value);
-    text_ += name_ + (labels.empty() ? "" : "{" + labels + "}") + " " + text.data() + "\n";
+  template <typename Value>
+  void sample(const std::string& labels, Value value) {
+    sample_of("", labels, value);
   }
   // Of a histogram: one of its samples.
-  void sample_of(std::string_view suffix, const std::string& labels, std::uint64_t value) {
-    text_ += name_ + std::string(suffix) + "{" + labels + "} " + std::to_string(value) + "\n";
-  }
-  void sample_of(std::string_view suffix, const std::string& labels, double value) {
-    std::array<char, 32> text{};
-    std::snprintf(text.data(), text.size(), "%.10g", value);
-    text_ += name_ + std::string(suffix) + "{" + labels + "} " + text.data() + "\n";
+  template <typename Value>
+  void sample_of(std::string_view suffix, const std::string& labels, Value value) {
+    text_ += name_ + std::string(suffix) + (labels.empty() ? "" : "{" + labels + "}") + " " +
+             number(value) + "\n";
   }
   std::string take() { return std::move(text_); }
 
@@ -211,10 +213,8 @@ void of_recoveries(Exposition& out, const FaultDesk& faults) {
   for (const auto& [what, times] : faults.times()) {
     const auto labels = labels_of(what);
     for (std::size_t i = 0; i < times.k_bounds.size(); ++i) {
-      std::array<char, 32> bound{};
-      std::snprintf(bound.data(), bound.size(), "%.10g",
-                    static_cast<double>(times.k_bounds[i]) / 1000.0);
-      out.sample_of("_bucket", labels + "," + label("le", bound.data()), times.up_to[i]);
+      const auto bound = number(static_cast<double>(times.k_bounds[i]) / 1000.0);
+      out.sample_of("_bucket", labels + "," + label("le", bound), times.up_to[i]);
     }
     out.sample_of("_bucket", labels + "," + label("le", "+Inf"), times.count);
     out.sample_of("_sum", labels, static_cast<double>(times.sum.count()) / 1000.0);
@@ -234,8 +234,7 @@ void of_faults(Exposition& out, const FaultDesk& faults) {
       "device_out_of_service", "gauge",
       "1 for each device that MPS must not run on before it was reset, or the node rebooted.");
   for (const auto& [device, entry] : faults.devices_out().entries) {
-    const bool reboot = entry.needs == fault::Consequence::out_until_reboot;
-    out.sample(label("device", device) + "," + label("needs", reboot ? "reboot" : "reset"),
+    out.sample(label("device", device) + "," + label("needs", fault::need_of(entry)),
                std::uint64_t{1});
   }
 }

@@ -49,7 +49,7 @@ std::optional<fault::Signal> end_of(const instance::Emit& event, bool shut_down)
 std::optional<fault::Signal> signal_of(const instance::Emit& event, bool shut_down) {
   // The rest of its signs are lines, which have been told of.
   if (event.kind == "fault" && field(event, "sign") == "status") {
-    return fault::ServerStatusSeen{true};
+    return fault::ServerStatusSeen{};
   }
   // A daemon that was started has none yet.
   if (event.kind == "clients_listed" || event.kind == "control_started") {

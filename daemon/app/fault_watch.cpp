@@ -29,6 +29,8 @@ void FaultWatch::forget(const std::string& instance) {
 }
 
 void FaultWatch::settle() {
+  settled_ = true;
+  left_early_.clear();
   keeper_.settle(now());
   changed();
 }
@@ -41,12 +43,13 @@ void FaultWatch::watch(const fault::Place& place, const RecalledClients& recalle
   const auto at = now();
   for (const auto& [facts, until] : recalled.clients) {
     tell(place.instance, fault::ClientCame{facts}, {facts.since, at, {}});
-    const bool left = !until && left_early_.erase({place.instance, facts.pid}) != 0;
+    const bool left =
+        !until && left_early_.erase({place.instance, facts.pid, facts.start_ticks}) != 0;
     const auto gone = left ? std::optional(at) : until;
     if (gone) {
       tell(place.instance, fault::ClientWent{facts.pid, facts.start_ticks}, {*gone, at, {}});
-    } else if (known_.size() < k_known) {
-      known_[{place.instance, facts.pid}] = facts;
+    } else {
+      keep_in_mind(place.instance, facts);
     }
   }
   if (!recalled.all) tell(place.instance, fault::ClientsKnown{false}, {at, at, {}});
@@ -57,6 +60,11 @@ void FaultWatch::heard(const std::string& instance, const instance::LogLine& lin
   const auto what = signal_of(line.event);
   if (!what) return;
   tell(instance, *what, {fault::time_of(line.at), now(), fault::LogPlace{end.log, end.end_offset}});
+}
+
+void FaultWatch::keep_in_mind(const std::string& instance, const fault::ClientFacts& facts) {
+  const Process process{instance, facts.pid};
+  if (known_.contains(process) || known_.size() < k_known) known_[process] = facts;
 }
 
 // Of one that the desk has let in that is more than the log says; of one that MPS lists and nobody
@@ -81,7 +89,7 @@ void FaultWatch::happened(const std::string& instance, const instance::Emit& eve
   if (event.kind == "fault_shutdown") shut_down_.insert(instance);
   if (const auto client = client_of(event, at)) {
     auto facts = all_that_is_known(instance, *client);
-    if (known_.size() < k_known) known_[{instance, facts.pid}] = facts;
+    keep_in_mind(instance, facts);
     tell(instance, fault::ClientCame{std::move(facts)}, heard);
     if (event.kind != "client_connected") return;
     return tell(instance, fault::ClientServed{client->pid}, heard);
@@ -102,13 +110,14 @@ void FaultWatch::let_in(const admission::LetIn& in) {
   const auto known = known_.find({in.instance, facts.pid});
   const bool again = known != known_.end() && fault::same_process(known->second, facts);
   if (again && known->second.since != fault::Time{}) facts.since = known->second.since;
-  if (again || known_.size() < k_known) known_[{in.instance, facts.pid}] = facts;
+  keep_in_mind(in.instance, facts);
   signal(in.instance, fault::ClientCame{std::move(facts)});
 }
 
 void FaultWatch::left(const std::string& instance, const share::Process& process) {
   if (!keeper_.watches(instance)) {
-    if (left_early_.size() < k_known) left_early_.emplace(instance, process.pid);
+    const bool early = !settled_ && left_early_.size() < k_known;
+    if (early) left_early_.emplace(instance, process.pid, process.start_ticks);
     return;
   }
   const auto known = known_.find({instance, process.pid});

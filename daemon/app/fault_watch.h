@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 
 #include "admission/controller.h"
@@ -79,6 +80,8 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   void tell(const std::string& instance, const fault::Signal& signal, const fault::Heard& heard);
   [[nodiscard]] fault::ClientFacts all_that_is_known(const std::string& instance,
                                                      fault::ClientFacts facts) const;
+  // What is known of this pid from here on; of one more than k_known nothing is.
+  void keep_in_mind(const std::string& instance, const fault::ClientFacts& facts);
   static constexpr std::size_t k_known = 4096;
   using Process = std::pair<std::string, pid_t>;  // of an instance
   void set_alarm();
@@ -86,13 +89,16 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   fault::Keeper keeper_;
   boost::asio::steady_timer alarm_;
   std::map<Process, fault::ClientFacts> known_;  // who came; until they have gone
-  std::set<Process> left_early_;                 // before their instance was watched
-  std::set<std::string> shut_down_;              // whose server we are ending
+  // Before their instance was watched: pid and start ticks. Until all are watched; who leaves one
+  // that is not there any more is nobody's business.
+  std::set<std::tuple<std::string, pid_t, std::uint64_t>> left_early_;
+  std::set<std::string> shut_down_;  // whose server we are ending
   std::function<void()> quarantine_changed_;
   std::function<void()> devices_changed_;
   fault::DevicesOut devices_out_;  // at the last look
   std::size_t entries_ = 0;        // of the quarantine, at the last look
   std::uint64_t next_entry_ = 1;
+  bool settled_ = false;
   bool closed_ = false;
 };
 

@@ -25,17 +25,12 @@ const std::set<std::string, std::less<>> k_warnings{"start_failed",    "channel_
 const std::set<std::string, std::less<>> k_told_first{
     "fault", "server_exited", "control_exited", "wedged", "start_failed", "server_start_failed"};
 
-std::string field(const api::Event& event, const char* key) {
-  const auto found = event.data.find(key);
-  return found != event.data.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 instance::Client client_of(const api::Event& event, pid_t pid) {
   instance::Client client;
   client.pid = pid;
-  client.uid = parse_number<uid_t>(field(event, "uid")).value_or(0);
-  client.command = field(event, "command");
-  client.start_ticks = parse_number<std::uint64_t>(field(event, "startTicks")).value_or(0);
+  client.uid = parse_number<uid_t>(api::text_in(event, "uid")).value_or(0);
+  client.command = api::text_in(event, "command");
+  client.start_ticks = parse_number<std::uint64_t>(api::text_in(event, "startTicks")).value_or(0);
   client.since = event.time;
   client.connected = event.kind == "client_connected";
   return client;
@@ -44,11 +39,11 @@ instance::Client client_of(const api::Event& event, pid_t pid) {
 // 535 does not say that a server is in a fault when it is asked.
 void remember_fault(const api::Event& event, instance::Remembered& remembered) {
   if (event.kind == "fault") {
-    remembered.faulted_server = parse_number<pid_t>(field(event, "server"));
+    remembered.faulted_server = parse_number<pid_t>(api::text_in(event, "server"));
   } else if (event.kind == "fault_over" || event.kind == "fault_recovered" ||
              event.kind == "server_exited" || event.kind == "server_ready" ||
              event.kind == "control_started" ||
-             (event.kind == "ready" && field(event, "faulted") == "false")) {
+             (event.kind == "ready" && api::text_in(event, "faulted") == "false")) {
     remembered.faulted_server.reset();
   }
 }
@@ -60,7 +55,7 @@ instance::Remembered recall(const std::deque<api::Event>& events, const std::str
   std::map<pid_t, instance::Client> clients;
   for (const auto& event : events) {
     if (event.instance != instance) continue;
-    const auto pid = parse_number<pid_t>(field(event, "pid")).value_or(0);
+    const auto pid = parse_number<pid_t>(api::text_in(event, "pid")).value_or(0);
     if (event.kind == "client_asked") {
       clients[pid] = client_of(event, pid);
     } else if (event.kind == "client_connected") {
@@ -69,7 +64,7 @@ instance::Remembered recall(const std::deque<api::Event>& events, const std::str
     } else if (event.kind == "client_gone") {
       clients.erase(pid);
     } else if (event.kind == "server_start_failed") {
-      remembered.start_failure = field(event, "cause");
+      remembered.start_failure = api::text_in(event, "cause");
     } else if (event.kind == "server_ready" || event.kind == "control_started") {
       remembered.start_failure.reset();
     }

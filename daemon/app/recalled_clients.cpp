@@ -15,17 +15,12 @@ fault::Time at_unix(std::int64_t milliseconds) {
   return fault::Time(std::chrono::milliseconds(milliseconds));
 }
 
-std::string field(const api::Event& event, const char* key) {
-  const auto found = event.data.find(key);
-  return found != event.data.end() && found->is_string() ? found->get<std::string>() : "";
-}
-
 fault::ClientFacts facts_of(const api::Event& event) {
   fault::ClientFacts facts;
-  facts.pid = parse_number<pid_t>(field(event, "pid")).value_or(0);
-  facts.start_ticks = parse_number<std::uint64_t>(field(event, "startTicks")).value_or(0);
-  if (const auto uid = parse_number<uid_t>(field(event, "uid"))) facts.uid = *uid;
-  facts.command = field(event, "command");
+  facts.pid = parse_number<pid_t>(api::text_in(event, "pid")).value_or(0);
+  facts.start_ticks = parse_number<std::uint64_t>(api::text_in(event, "startTicks")).value_or(0);
+  if (const auto uid = parse_number<uid_t>(api::text_in(event, "uid"))) facts.uid = *uid;
+  facts.command = api::text_in(event, "command");
   facts.since = fault::time_of(event.time);
   return fault::bounded(std::move(facts));
 }

@@ -52,7 +52,6 @@ class Book {
   [[nodiscard]] const std::deque<Incident>& incidents() const { return incidents_; }  // by number
   [[nodiscard]] const QuarantineState& quarantine() const { return quarantine_; }
   [[nodiscard]] const DevicesOut& devices_out() const { return devices_out_; }
-  [[nodiscard]] bool behind() const { return behind_; }  // the last write has failed
 
  private:
   Book(std::filesystem::path path, BookSettings settings, AppendFile file);
@@ -74,7 +73,7 @@ class Book {
   std::uint64_t next_ = 1;
   std::uint64_t reserved_ = 1;  // numbers below it may have been used, says the file
   std::uint64_t fresh_size_ = 0;
-  bool behind_ = false;
+  bool behind_ = false;  // the last write has failed
 };
 
 struct Book::Opened {

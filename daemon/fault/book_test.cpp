@@ -267,7 +267,6 @@ TEST_CASE("what is damaged is said, and written anew with the next record") {
   auto opened = open(folder);
   CHECK(opened.problems == std::vector<Book::Opened::Problem>{{1, "is damaged"}});
   CHECK(opened.torn);
-  CHECK(opened.book.behind());
   CHECK(opened.book.incidents().size() == 3);
   CHECK(opened.book.record(incident(opened.book.next_number())));
   const auto again = open(folder);
@@ -327,13 +326,11 @@ TEST_CASE("on a full disk nothing is lost but what is not written when the proce
     REQUIRE_FALSE(failed);
     CHECK(failed.error().message ==
           "write " + folder.file().string() + ": No space left on device");
-    CHECK(book.behind());
     CHECK(book.incidents().size() == 2);
     CHECK(open(folder).problems.empty());
     CHECK_FALSE(book.record(std::vector<QuarantineChange>{EntryMade{k_entry}}));
   }
   CHECK(book.record(incident(book.next_number())));
-  CHECK_FALSE(book.behind());
   const auto again = open(folder);
   CHECK(again.book.incidents().size() == 3);
   CHECK(again.book.quarantine().entries.size() == 1);

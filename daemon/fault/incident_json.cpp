@@ -9,21 +9,13 @@
 #include <utility>
 
 #include "base/text.h"
+#include "fault/json_text.h"
 
 namespace mps::fault {
 
 namespace {
 
 using Json = nlohmann::json;
-
-Json or_null(const std::string& text) {
-  return text.empty() ? Json(nullptr) : Json(text);
-}
-
-std::string text_of(const Json& value, const char* key) {
-  const auto& text = value.at(key);
-  return text.is_null() ? std::string() : text.get<std::string>();
-}
 
 // The names of an enumeration are what its to_string() says, from 0 on.
 template <typename Enum>
@@ -47,12 +39,6 @@ std::vector<T> list_from(const Json& list, Make make) {
   std::vector<T> values;
   for (const auto& value : list) values.push_back(make(value));
   return values;
-}
-
-Time time_at(const Json& json, const char* key) {
-  const auto time = time_from(json.at(key));
-  if (!time) throw std::invalid_argument(key);
-  return *time;
 }
 
 Json millis_between(Time from, const std::optional<Time>& to) {
@@ -101,14 +87,14 @@ void read_story(const Json& json, Incident& into) {
   });
   into.consequences = list_from<Aftermath>(json.at("consequences"), [](const auto& one) {
     return Aftermath{named(one.at("kind"), Kind::device_trouble), time_at(one, "at"),
-                     text_of(one, "text")};
+                     text_at(one, "text")};
   });
   into.signals = list_from<Note>(json.at("signals"), [](const auto& one) {
-    return Note{time_at(one, "at"), text_of(one, "kind"), text_of(one, "text")};
+    return Note{time_at(one, "at"), text_at(one, "kind"), text_at(one, "text")};
   });
   into.signals_left_out = json.at("signalsLeftOut").get<std::size_t>();
   into.steps = list_from<Step>(json.at("steps"), [](const auto& one) {
-    return Step{time_at(one, "at"), text_of(one, "name"), text_of(one, "outcome"),
+    return Step{time_at(one, "at"), text_at(one, "name"), text_at(one, "outcome"),
                 one.at("round").template get<unsigned>()};
   });
   into.steps_left_out = json.at("stepsLeftOut").get<std::size_t>();
@@ -133,18 +119,18 @@ void read_later_additions(const Json& json, Incident& into) {
     into.first_served = FirstServed{json.at("firstServedPid").get<pid_t>(), *served};
   }
   if (const auto place = json.find("readTo"); place != json.end()) {
-    into.read_to = LogPlace{text_of(*place, "log"), place->at("offset").get<std::uint64_t>()};
+    into.read_to = LogPlace{text_at(*place, "log"), place->at("offset").get<std::uint64_t>()};
   }
 }
 
 Incident read(const Json& json) {
   Incident incident;
-  const auto number = incident_number(text_of(json, "id"));
+  const auto number = incident_number(text_at(json, "id"));
   if (!number) throw std::invalid_argument("id");
   incident.number = *number;
-  incident.instance = text_of(json, "instance");
-  incident.device = text_of(json, "device");
-  incident.domain = text_of(json, "domain");
+  incident.instance = text_at(json, "instance");
+  incident.device = text_at(json, "device");
+  incident.domain = text_at(json, "domain");
   incident.kind = named(json.at("kind"), Kind::device_trouble);
   incident.noticed = time_at(json, "noticed");
   // Of an earlier version, which did not tell the two apart.
@@ -153,7 +139,7 @@ Incident read(const Json& json) {
   incident.serving = time_from(json.at("serving"));
   incident.closed = time_from(json.at("closed"));
   if (!json.at("end").is_null()) incident.end = named(json.at("end"), End::unconfirmed);
-  incident.cause = text_of(json, "cause");
+  incident.cause = text_at(json, "cause");
   incident.faults = json.at("faults").get<unsigned>();
   incident.rounds = json.at("rounds").get<unsigned>();
   if (const auto& action = json.at("recoveryAction"); !action.is_null()) {
@@ -202,12 +188,12 @@ ClientFacts client_from(const Json& json) {
   client.pid = json.at("pid").get<pid_t>();
   client.start_ticks = json.at("startTicks").get<std::uint64_t>();
   if (const auto& uid = json.at("uid"); !uid.is_null()) client.uid = uid.get<uid_t>();
-  client.command = text_of(json, "command");
-  client.container = text_of(json, "container");
-  client.pod = text_of(json, "pod");
-  client.subject = text_of(json, "namespace");
-  client.owner = text_of(json, "owner");
-  client.share = text_of(json, "share");
+  client.command = text_at(json, "command");
+  client.container = text_at(json, "container");
+  client.pod = text_at(json, "pod");
+  client.subject = text_at(json, "namespace");
+  client.owner = text_at(json, "owner");
+  client.share = text_at(json, "share");
   const auto& limits = json.at("limits");
   if (const auto& threads = limits.at("activeThreadPercentage"); !threads.is_null()) {
     client.active_thread_percentage = threads.get<double>();

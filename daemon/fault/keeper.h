@@ -90,7 +90,6 @@ class Keeper {
   // Of those that ended with serving again: from the fault until then.
   using Times = std::map<std::tuple<std::string, std::string, Kind>, RecoveryTimes>;
   [[nodiscard]] const Times& times() const { return times_; }
-  [[nodiscard]] bool behind() const { return book_.behind(); }
 
  private:
   void take(const std::vector<Change>& changes);

@@ -31,6 +31,10 @@ void make_room(const DevicesOut& out, const std::string& device, DeviceChanges& 
 
 }  // namespace
 
+const char* need_of(const OutOfService& entry) {
+  return entry.needs == Consequence::out_until_reboot ? "reboot" : "reset";
+}
+
 std::string reason_of(const OutOfService& entry) {
   std::string text = entry.xid ? describe_xid(*entry.xid) : std::string();
   if (entry.action) {

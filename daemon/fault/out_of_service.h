@@ -38,6 +38,8 @@ struct OutOfService {
   std::string boot_id{};       // the kernel's then; empty: not known
   bool operator==(const OutOfService&) const = default;
 };
+// What brings it back: "reset", or "reboot" of the node.
+const char* need_of(const OutOfService& entry);
 // "Xid 79 (GPU has fallen off the bus), recovery action node_reboot"
 std::string reason_of(const OutOfService& entry);
 // "GPU-1 is out of service since 2026-11-20T10:00:00.000Z until it is reset: Xid 46 (GPU timeout),

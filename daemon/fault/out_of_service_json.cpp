@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "fault/incident_json.h"
+#include "fault/json_text.h"
 
 namespace mps::fault {
 
@@ -18,23 +19,10 @@ constexpr std::string_view k_back = "deviceBack";
 constexpr std::string_view k_overruled = "driverOverruled";
 constexpr std::size_t k_uuid_limit = 256;
 
-json or_null(const std::string& text) {
-  return text.empty() ? json(nullptr) : json(text);
-}
-
-std::string text_at(const json& value, const char* key) {
-  const auto& text = value.at(key);
-  return text.is_null() ? std::string() : text.get<std::string>();
-}
-
 std::string uuid_at(const json& value, const char* key) {
   auto uuid = text_at(value, key);
   if (uuid.empty() || uuid.size() > k_uuid_limit) throw std::invalid_argument(key);
   return uuid;
-}
-
-const char* words(Consequence needs) {
-  return needs == Consequence::out_until_reboot ? "reboot" : "reset";
 }
 
 Consequence needs_from(const json& value) {
@@ -61,9 +49,7 @@ OutOfService entry_from(const json& value) {
   if (const auto& action = value.at("action"); !action.is_null()) {
     entry.action = action_from(action);
   }
-  const auto since = time_from(value.at("since"));
-  if (!since) throw std::invalid_argument("since");
-  entry.since = *since;
+  entry.since = time_at(value, "since");
   if (const auto& incident = value.at("incident"); !incident.is_null()) {
     const auto number = incident_number(incident.get<std::string>());
     if (!number) throw std::invalid_argument("incident");
@@ -97,7 +83,7 @@ struct ToJson {
 json to_json(const OutOfService& entry) {
   return {{"device", entry.device},
           {"gpu", entry.gpu},
-          {"needs", words(entry.needs)},
+          {"needs", need_of(entry)},
           {"reason", reason_of(entry)},
           {"xid", entry.xid ? json(*entry.xid) : json(nullptr)},
           {"action", entry.action ? json(to_string(*entry.action)) : json(nullptr)},

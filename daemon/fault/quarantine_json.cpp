@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "fault/incident_json.h"
+#include "fault/json_text.h"
 #include "policy/subject.h"
 
 namespace mps::fault {
@@ -20,29 +21,14 @@ constexpr std::size_t k_text_limit = 256;
 constexpr std::array<std::string_view, 5> k_fields{"namespace", "owner", "command", "for",
                                                    "reason"};
 
-json or_null(const std::string& text) {
-  return text.empty() ? json(nullptr) : json(text);
-}
-
 void put_key(json& value, const Key& key) {
   value["namespace"] = key.subject;
   value["owner"] = or_null(key.owner);
   value["command"] = or_null(key.command);
 }
 
-std::string text_at(const json& value, const char* key) {
-  const auto& text = value.at(key);
-  return text.is_null() ? std::string() : text.get<std::string>();
-}
-
 Key key_from(const json& value) {
   return {text_at(value, "namespace"), text_at(value, "owner"), text_at(value, "command")};
-}
-
-Time time_at(const json& value, const char* key) {
-  const auto time = time_from(value.at(key));
-  if (!time) throw std::invalid_argument(key);
-  return *time;
 }
 
 Entry entry_from(const json& value) {

@@ -40,9 +40,7 @@ struct ActionReported {
 };
 
 // Of probes and processes. `asked`: it was to end, since we or somebody else had it end.
-struct ServerStatusSeen {  // get_server_status
-  bool fault = false;      // else ACTIVE
-};
+struct ServerStatusSeen {};  // get_server_status: FAULT
 struct ServerEnded {
   pid_t pid = 0;
   std::string how{};

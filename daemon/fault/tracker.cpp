@@ -243,8 +243,8 @@ void Tracker::handle(const ActionReported& reported, Time at) {
 
 // ---- probes and processes ----
 
-void Tracker::handle(const ServerStatusSeen& status, Time at) {
-  if (status.fault) fault({at, false, false}).confirm(at);
+void Tracker::handle(const ServerStatusSeen&, Time at) {
+  fault({at, false, false}).confirm(at);
 }
 
 void Tracker::handle(const ServerEnded& ended, Time at) {

@@ -91,7 +91,7 @@ class Tracker {
   void handle(const ContextRecreated&, Time at);
   void handle(const XidReported& xid, Time at);
   void handle(const ActionReported& reported, Time at);
-  void handle(const ServerStatusSeen& status, Time at);
+  void handle(const ServerStatusSeen&, Time at);
   void handle(const ServerEnded& ended, Time at);
   void handle(const DaemonEnded& ended, Time at);
   void handle(const Wedged& wedged, Time at);

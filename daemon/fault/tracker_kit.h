@@ -97,7 +97,7 @@ class Story {
       case 6:
         return ActionReported{recovery_action(static_cast<unsigned>(below(8)))};
       case 7:
-        return ServerStatusSeen{below(2) == 0};
+        return ServerStatusSeen{};
       case 8:
         return ServerEnded{41, "was killed", below(2) == 0};
       case 9:

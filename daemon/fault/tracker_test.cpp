@@ -12,7 +12,7 @@ using namespace mps::fault::test;
 namespace {
 
 const FatalFaultLogged k_line{41};
-const ServerStatusSeen k_fault_status{true};
+const ServerStatusSeen k_fault_status;
 const ServerEnded k_server_ended{41, "was killed by signal 9 (SIGKILL)"};
 const DaemonEnded k_daemon_ended{"exited with status 1"};
 
@@ -30,7 +30,6 @@ TEST_CASE("a fault from its first sign to serving again") {
       .on(StepTaken{"terminate_client 7", "answered"}, 60)
       .on(ClientWent{7, 70}, 80)
       .on(ContextRecreated{}, 90)
-      .on(ServerStatusSeen{false}, 95)
       .on(Serving{}, 100);
   CHECK(watched.story == "opened f1, attributed f1, closed f1");
   const auto& one = watched.one();
@@ -53,7 +52,7 @@ TEST_CASE("a fault from its first sign to serving again") {
   CHECK(one.needs == Consequence::client_fault);
   REQUIRE(one.steps.size() == 2);
   CHECK(one.steps[1] == Step{at(60), "terminate_client 7", "answered", 1});
-  CHECK(one.signals.size() == 8);
+  CHECK(one.signals.size() == 7);
   CHECK(one.signals[0] == Note{at(0), "fatal_fault", "server 41 handles a fatal GPU error"});
   CHECK(one.signals.back() == Note{at(100), "serving", "newcomers are let in again"});
   CHECK(summary(one) == "a client's fault by pid 8 (train) of team-a, pod web-8");
@@ -106,7 +105,6 @@ TEST_CASE("which signals open an incident, and of which kind") {
       {XidReported{999}, {}},
       {ActionReported{RecoveryAction::none}, {}},
       {ActionReported{RecoveryAction::unknown}, {}},
-      {ServerStatusSeen{false}, {}},
       {ClientStatusSeen{7, false}, {}},
       {ClientStatusSeen{7, true}, {}},
       {ContextRecreated{}, {}},
