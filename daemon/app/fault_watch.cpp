@@ -201,13 +201,12 @@ void FaultWatch::changed() {
 }
 
 void FaultWatch::set_alarm() {
-  const auto deadline = keeper_.deadline();
-  if (!deadline || closed_) {
+  const auto pause = keeper_.pause(now());
+  if (!pause || closed_) {
     alarm_.cancel();
     return;
   }
-  const auto left = std::max(*deadline - now(), std::chrono::milliseconds{1});
-  alarm_.expires_after(std::min<std::chrono::milliseconds>(left, std::chrono::hours{1}));
+  alarm_.expires_after(*pause);
   alarm_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
     const auto self = weak.lock();
     if (error || !self || self->closed_) return;

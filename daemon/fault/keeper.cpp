@@ -11,6 +11,12 @@ namespace mps::fault {
 
 namespace {
 
+using std::chrono::milliseconds;
+
+constexpr milliseconds k_beyond{1};
+constexpr milliseconds k_longest_pause{std::chrono::hours{1}};
+constexpr milliseconds k_sign_patience{5000};  // the trackers', and the judge's
+
 std::string took(const Incident& incident) {
   return incident.serving
              ? "serving again after " + format_duration(*incident.serving - incident.happened)
@@ -100,15 +106,29 @@ void Keeper::tick(Time now) {
   apply(device_judge_.tick(book_.devices_out(), now));
 }
 
-std::optional<Time> Keeper::deadline() const {
-  auto first = next_expiry(book_.quarantine());
-  if (const auto due = device_judge_.deadline(); due && (!first || *due < *first)) first = due;
+std::optional<Time> Keeper::signs_deadline() const {
+  auto first = device_judge_.deadline();
   for (const auto& [instance, tracker] : trackers_) {
     const auto due = tracker.deadline();
     if (due && (!first || *due < *first)) first = due;
   }
+  return first;
+}
+
+std::optional<Time> Keeper::deadline() const {
+  auto first = signs_deadline();
+  if (const auto due = next_expiry(book_.quarantine()); due && (!first || *due < *first)) {
+    first = due;
+  }
   // A tracker's has to be over.
-  return first ? std::optional(*first + std::chrono::milliseconds(1)) : std::nullopt;
+  return first ? std::optional(*first + k_beyond) : std::nullopt;
+}
+
+std::optional<milliseconds> Keeper::pause(Time now) const {
+  const auto due = deadline();
+  if (!due) return std::nullopt;
+  const auto longest = signs_deadline() ? k_sign_patience + k_beyond : k_longest_pause;
+  return std::clamp<milliseconds>(*due - now, milliseconds(1), longest);
 }
 
 // ---- incidents ----

@@ -60,6 +60,8 @@ class Keeper {
   // Call it by the deadline, if there is one.
   void tick(Time now);
   [[nodiscard]] std::optional<Time> deadline() const;
+  // How long to wait for that from now on: bounded, since the clock may be set back meanwhile.
+  [[nodiscard]] std::optional<std::chrono::milliseconds> pause(Time now) const;
 
   // What the driver says of a GPU, or of the MIG device of it that it names (`device`; else the
   // same), to those of the instances on it whose trouble is not known yet; and what follows for it.
@@ -100,6 +102,7 @@ class Keeper {
   void recorded(const Result<void>& result);
   void give_up(const Incident& incident, Time now);
   void signal_all(const OfDevice& of, const Signal& signal, Time at);
+  [[nodiscard]] std::optional<Time> signs_deadline() const;           // all but the quarantine's
   [[nodiscard]] std::uint64_t incident_of(const OfDevice& of) const;  // 0: none is open
   void apply(const DeviceChanges& changes);
 

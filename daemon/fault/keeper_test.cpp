@@ -95,6 +95,53 @@ TEST_CASE("what is said of faults, and who is kept out for them") {
   CHECK_FALSE(kept.keeper->deadline());
 }
 
+TEST_CASE("how long the deadline is waited for, also with a clock that was set back") {
+  const struct {
+    const char* what;
+    bool excluded, xid, graver;
+    int now;
+    std::optional<std::chrono::milliseconds> pause;
+  } cases[] = {
+      {"nothing", false, false, false, 0, std::nullopt},
+      {"a quarantine", true, false, false, 0, 1h},
+      {"a quarantine's end", true, false, false, 2 * 3600000 - 500, 501ms},
+      {"a quarantine, and the clock set back", true, false, false, -3600000, 1h},
+      {"an Xid", false, true, false, 60000, 5001ms},
+      {"an Xid, later", false, true, false, 64000, 1001ms},
+      {"an Xid, too late", false, true, false, 90000, 1ms},
+      {"an Xid, and the clock set back", false, true, false, 0, 5001ms},
+      {"a graver one", false, false, true, 60000, 5001ms},
+      {"a graver one, and the clock set back", false, false, true, 0, 5001ms},
+      {"all, and the clock set back", true, true, true, 0, 5001ms},
+  };
+  for (const auto& row : cases) {
+    CAPTURE(row.what);
+    Kept kept;
+    kept.keeper->watch(k_place);
+    if (row.excluded) {
+      REQUIRE(kept.keeper->keep_out({{"team-a", "", ""}, 2h, "since"}, "uid 5", at(0)).has_value());
+    }
+    if (row.xid) kept.keeper->on("gpu0.shared", XidReported{31}, at(60000));
+    if (row.graver) {
+      kept.keeper->on_action({"GPU-0", "GPU-0", {}}, RecoveryAction::none, at(60000));
+      kept.keeper->on_xid({"GPU-0", "GPU-0", {}}, 46, at(60000));
+    }
+    CHECK(kept.keeper->pause(at(row.now)) == row.pause);
+  }
+}
+
+TEST_CASE("a clock that was set back by an hour takes a device out in time") {
+  Kept kept;
+  kept.keeper->watch(k_place);
+  kept.keeper->on_action({"GPU-0", "GPU-0", {}}, RecoveryAction::none, at(60000));
+  kept.keeper->on_xid({"GPU-0", "GPU-0", {}}, 46, at(60000));
+  kept.keeper->on("gpu0.shared", XidReported{31}, at(60000));
+  kept.keeper->tick(at(60000 - 3600000 + 5001));
+  CHECK(kept.keeper->devices_out().entries.contains("GPU-0"));
+  CHECK(kept.keeper->open("gpu0.shared") == nullptr);
+  CHECK_FALSE(kept.keeper->pause(at(0)));
+}
+
 TEST_CASE("an incident goes on over a restart, or is given up") {
   Kept kept;
   kept.keeper->watch(k_place);

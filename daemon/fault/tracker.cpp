@@ -333,7 +333,8 @@ std::optional<Time> Tracker::deadline() const {
 
 std::vector<Change> Tracker::tick(Time now) {
   const auto due = deadline();
-  if (!due || now <= *due) return {};
+  const bool was_set_back = open_ && now + k_together < open_->last_sign();
+  if (!due || (now <= *due && !was_set_back)) return {};
   now_ = now;
   open_->close(End::unconfirmed, now);
   last_ = std::exchange(open_, std::nullopt);

@@ -70,7 +70,8 @@ class Tracker {
 
   std::vector<Change> on(const Signal& signal, Time at) { return on(signal, Heard{at, at, {}}); }
   std::vector<Change> on(const Signal& signal, const Heard& heard);
-  // Call it by then, if there is a deadline; earlier does nothing.
+  // Call it by then, if there is a deadline; earlier does nothing, unless the clock was set back by
+  // so much that it would be waited for far too long.
   std::vector<Change> tick(Time now);
   [[nodiscard]] std::optional<Time> deadline() const;
 

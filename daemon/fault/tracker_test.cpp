@@ -220,6 +220,24 @@ TEST_CASE("an Xid that MPS shows no sign of was somebody else's") {
   CHECK(confirmed.story == "opened f1, attributed f1");
 }
 
+TEST_CASE("a clock that is set back keeps no incident open") {
+  const struct {
+    int now;
+    bool is_over;
+  } cases[] = {{60000, false}, {59999, false}, {55000, false}, {54999, true},
+               {0, true},      {65000, false}, {65001, true}};
+  for (const auto& row : cases) {
+    CAPTURE(row.now);
+    Watched watched;
+    watched.clients({7}).on(XidReported{31}, 60000).tick(row.now);
+    CHECK((watched.tracker.open() == nullptr) == row.is_over);
+  }
+  // Of one that MPS shows signs of it is no reason.
+  Watched confirmed;
+  confirmed.clients({7}).on(k_line, 60000).tick(0);
+  CHECK(confirmed.tracker.open() != nullptr);
+}
+
 TEST_CASE("a device in trouble") {
   Watched together;
   together.clients({7}).on(k_line, 0).on(CulpritNamed{7}, 1).on(XidReported{95}, 5000);
