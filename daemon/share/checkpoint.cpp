@@ -123,12 +123,16 @@ struct Encode {
     return {{"slot", std::move(json)}};
   }
 
-  Json operator()(const SlotEnded& ended) const {
-    Json json = {{"slotEnded", ended.id}};
-    if (ended.at != 0) json["at"] = ended.at;
-    return json;
-  }
+  Json operator()(const SlotEnded& ended) const { return {{"slotEnded", ended.id}}; }
 };
+
+// When that slot ends, in a line before the one that it ends in: this has no place for it that
+// earlier versions know. Counters only go up, so to them it says nothing.
+Json end_time_json(const SlotEnded& ended) {
+  auto json = Encode()(Counters{0, 0, 0});
+  json["next"]["slotEnds"] = {{"id", ended.id}, {"at", ended.at}};
+  return json;
+}
 
 Share share_from(const Json& json) {
   Share share{number_from<std::uint64_t>(json, "number"), text_from(json, "id"),
@@ -173,40 +177,44 @@ Counters counters_from(const Json& json) {
           number_from<std::uint64_t>(json, "slot")};
 }
 
-Result<Change> ended_from(const Json& json) {
-  try {
-    return Change(SlotEnded{number_from<std::uint64_t>(json, "slotEnded"),
-                            number_from<std::int64_t>(json, "at")});
-  } catch (const std::exception&) {
-    return Error{"lacks what it should say"};
-  }
+// What a line says.
+struct Record {
+  std::optional<Change> change{};
+  SlotEnded end_time{};  // where it is no change
+};
+
+Record next_from(const Json& json) {
+  const auto counters = counters_from(json);
+  if (!json.contains("slotEnds")) return {counters};
+  const auto& ends = json.at("slotEnds");
+  return {std::nullopt,
+          {number_from<std::uint64_t>(ends, "id"), number_from<std::int64_t>(ends, "at")}};
 }
 
-Result<Change> change_from(const Json& json) {
-  if (json.is_object() && json.size() == 2 && json.contains("slotEnded")) return ended_from(json);
+Result<Record> record_from(const Json& json) {
   if (!json.is_object() || json.size() != 1) return Error{"is not a change"};
   const auto& kind = json.items().begin().key();
   const auto& value = json.items().begin().value();
   try {
-    if (kind == "next") return Change(counters_from(value));
-    if (kind == "share") return Change(ShareMade{share_from(value)});
-    if (kind == "admission") return Change(AdmissionMade{admission_from(value)});
-    if (kind == "slot") return Change(SlotMade{slot_from(value)});
+    if (kind == "next") return next_from(value);
+    if (kind == "share") return Record{ShareMade{share_from(value)}};
+    if (kind == "admission") return Record{AdmissionMade{admission_from(value)}};
+    if (kind == "slot") return Record{SlotMade{slot_from(value)}};
     const auto id = [&json](const char* key) { return number_from<std::uint64_t>(json, key); };
-    if (kind == "shareEnded") return Change(ShareEnded{id("shareEnded")});
-    if (kind == "admissionEnded") return Change(AdmissionEnded{id("admissionEnded")});
-    if (kind == "slotEnded") return Change(SlotEnded{id("slotEnded")});
+    if (kind == "shareEnded") return Record{ShareEnded{id("shareEnded")}};
+    if (kind == "admissionEnded") return Record{AdmissionEnded{id("admissionEnded")}};
+    if (kind == "slotEnded") return Record{SlotEnded{id("slotEnded")}};
   } catch (const std::exception&) {
     return Error{"lacks what it should say"};
   }
   return Error{"is a change of an unknown kind"};
 }
 
-Result<Change> decode(std::string_view line) {
+Result<Record> decode(std::string_view line) {
   if (line.size() > k_checkpoint_line_limit) return Error{"is too long"};
   const auto text = checked_text(line);
   if (!text) return Error{"is damaged"};
-  return change_from(Json::parse(*text, nullptr, false));
+  return record_from(Json::parse(*text, nullptr, false));
 }
 
 void note_gone(Replay& so_far, const SlotEnded& ended) {
@@ -220,23 +228,41 @@ void note_gone(Replay& so_far, const SlotEnded& ended) {
   if (so_far.gone.size() > k_gone_limit) so_far.gone.pop_front();
 }
 
-void take(Replay& so_far, std::size_t number, std::string_view line) {
-  auto change = decode(line);
-  if (!change) ++so_far.damaged_lines;
-  if (change) {
-    if (const auto* ended = std::get_if<SlotEnded>(&*change)) note_gone(so_far, *ended);
+void note_problem(Replay& so_far, std::size_t number, const Error& problem) {
+  if (so_far.problems.size() < k_problem_limit) {
+    so_far.problems.push_back({number, problem.message});
   }
-  auto applied = change ? so_far.state.apply(*change) : Result<void>(change.error());
-  if (!applied && so_far.problems.size() < k_problem_limit) {
-    so_far.problems.push_back({number, applied.error().message});
+}
+
+// `last_end`: the last time of an end that was read.
+void take(Replay& so_far, SlotEnded& last_end, std::size_t number, std::string_view line) {
+  auto record = decode(line);
+  if (!record) {
+    ++so_far.damaged_lines;
+    return note_problem(so_far, number, record.error());
   }
-  if (change) so_far.changes.push_back(std::move(*change));
+  if (!record->change) {
+    last_end = record->end_time;
+    return;
+  }
+  auto& change = *record->change;
+  if (auto* ended = std::get_if<SlotEnded>(&change)) {
+    if (ended->id == last_end.id) ended->at = last_end.at;
+    note_gone(so_far, *ended);
+  }
+  if (const auto applied = so_far.state.apply(change); !applied) {
+    note_problem(so_far, number, applied.error());
+  }
+  so_far.changes.push_back(std::move(change));
 }
 
 }  // namespace
 
 std::string encode(const Change& change) {
-  return checked_line(std::visit(Encode{}, change).dump());
+  auto line = checked_line(std::visit(Encode{}, change).dump());
+  const auto* ended = std::get_if<SlotEnded>(&change);
+  if (ended == nullptr || ended->at == 0) return line;
+  return checked_line(end_time_json(*ended).dump()) + line;
 }
 
 std::string encode(const State& state) {
@@ -252,9 +278,10 @@ std::string encode(const State& state) {
 
 Replay replay(std::string_view text) {
   Replay result;
+  SlotEnded last_end;
   std::size_t number = 0;
   for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
-    take(result, ++number, text.substr(0, end));
+    take(result, last_end, ++number, text.substr(0, end));
     result.good_bytes += end + 1;
     text.remove_prefix(end + 1);
   }

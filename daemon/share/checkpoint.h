@@ -1,11 +1,12 @@
-// The checkpoint's text: one checked line of JSON (base/checked_line.h) for each change.
+// The checkpoint's text: a checked line of JSON (base/checked_line.h) for each change.
 // Pure; the file is in checkpoint_file.h.
 //
 // What survives is what can be read: a last line without its end is dropped, as its change was told
 // to nobody; any other damaged line is a problem, and the rest counts.
 //
 // What later versions add to a record is left out where it is not known, and passed over by earlier
-// ones: files go both ways.
+// ones: files go both ways. These know no other kinds than there are, and look for no more where a
+// record is a number: when a slot has ended is a line of its own, of counters that count nothing.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +23,7 @@ namespace mps::share {
 
 inline constexpr std::size_t k_checkpoint_line_limit = 64 * std::size_t{1024};
 
-// With the newline.
+// With the newline. Two lines of a slot that ends where it is known when.
 std::string encode(const Change& change);
 // The shortest text that replays to this; the counters come first and last, so that one damaged
 // line does not lose them.

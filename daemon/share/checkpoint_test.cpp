@@ -84,8 +84,34 @@ TEST_CASE("who had gone last is told of with when, so many at most") {
   CHECK(read.gone.front().slot.command == "python3 train.py");
   CHECK(read.gone.front().admission == admission(4));
   CHECK_FALSE(read.gone.back().admission);
-  CHECK(line(SlotEnded{7, 8}).substr(9) == "{\"at\":8,\"slotEnded\":7}\n");
-  CHECK(replay(checked_line(R"({"at":"x","slotEnded":7})")).damaged_lines == 1);
+}
+
+TEST_CASE("when a slot has ended is said so that earlier versions read that it has") {
+  const auto begin = line(SlotMade{slot(7, 0)}) + line(SlotMade{slot(9, 0)});
+  const auto time =
+      checked_line(R"({"next":{"admission":0,"share":0,"slot":0,"slotEnds":{"at":8,"id":7}}})");
+  const auto end = checked_line(R"({"slotEnded":7})");
+  CHECK(line(SlotEnded{7, 8}) == time + end);
+  const auto read = replay(begin + time + end);
+  CHECK(read.problems.empty());
+  CHECK(read.changes.size() == 3);
+  REQUIRE(read.gone.size() == 1);
+  CHECK(read.gone.front().at == 8);
+  // What remains for one that does not know what the time is: counters, of which none is higher.
+  const auto earlier = replay(begin + line(Counters{0, 0, 0}) + end);
+  CHECK(earlier.problems.empty());
+  CHECK(earlier.state == read.state);
+  // Half of it, or another's: the slot goes on, or has gone nobody knows when.
+  CHECK(replay(begin + time).state == replay(begin).state);
+  CHECK(replay(begin + time).gone.empty());
+  CHECK(replay(begin + time + checked_line(R"({"slotEnded":9})")).gone.empty());
+  for (const char* ends : {"7", "{}", R"({"id":7})", R"({"id":7,"at":"x"})"}) {
+    CAPTURE(ends);
+    const auto damaged = replay(checked_line(R"({"next":{"admission":0,"share":0,"slot":0,)"
+                                             R"("slotEnds":)" +
+                                             std::string(ends) + "}}"));
+    CHECK(damaged.problems == std::vector<Problem>{{1, "lacks what it should say"}});
+  }
 }
 
 TEST_CASE("changes add up, and ids are not used twice") {
