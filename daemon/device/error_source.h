@@ -35,8 +35,8 @@ struct XidSeen {
 struct ErrorCallbacks {
   std::function<void(const std::string& gpu, const XidSeen& xid)> on_error;
   // NVML's number of what is to be done about the GPU (nvmlDeviceGpuRecoveryAction_t), where the
-  // driver has that: what it was when watching began; each change; and after errors, changed or
-  // not, what it was once they were told.
+  // driver has that: what it was when watching began; each change; after errors, changed or not,
+  // what it was once they were told; and what it is when it can be read again, changed or not.
   std::function<void(const std::string& gpu, unsigned action)> on_action;
   // Whether its errors are told: empty, or why not. First when that is known, then when it changes.
   std::function<void(const std::string& gpu, const std::string& why_not)> on_listening;
@@ -49,8 +49,9 @@ class ErrorSource {
   virtual ~ErrorSource() = default;  // nothing is called after it
 
   // Exactly these GPUs, by UUID, from now on; a MIG device's errors come with its GPU. Meant to be
-  // called with each inventory: it also has actions other than "none" looked at again, and says it
-  // where NVML does not answer. Nothing watched: NVML is let go of, after a wait's time at most.
+  // called with each inventory: it also has actions other than "none" looked at again, and those
+  // that could not be read, and says it where NVML does not answer. Nothing watched: NVML is let go
+  // of, after a wait's time at most.
   virtual void watch(std::set<std::string> gpus) = 0;
 };
 

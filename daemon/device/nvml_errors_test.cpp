@@ -24,6 +24,8 @@ namespace {
 // Whole, as the simulator looks its recovery action up.
 const std::string k_gpu = "GPU-11111111-2222-3333-4444-555555555555";
 const std::string k_with_actions = "driver 570.124.06\ngpu " + k_gpu + "\ngpu GPU-B\n";
+// As of a GPU that is lost, or whose GSP is dead.
+const std::string k_unreadable = "fail nvmlDeviceGetFieldValues 15\n";
 constexpr const char* k_two_gpus = "gpu GPU-A\ngpu GPU-B\n";
 
 struct Errors : Fixture {
@@ -133,6 +135,38 @@ TEST_CASE_FIXTURE(Errors, "an action of before is told, and that it is over") {
     errors->watch({k_gpu});
     return actions.size() == 2;
   });
+  CHECK(actions.back() == std::pair{k_gpu, 0U});
+}
+
+TEST_CASE_FIXTURE(Errors, "an action that could not be read is told once it can be") {
+  write(k_with_actions + k_unreadable);
+  errors->watch({k_gpu});
+  until_listening(k_gpu);
+  CHECK(actions.empty());
+  write(k_with_actions);
+  until([this] {
+    errors->watch({k_gpu});
+    return !actions.empty();
+  });
+  errors->watch({k_gpu});
+  post("action 1 " + k_gpu + "\n");
+  until([this] { return actions.back().second == 1; });
+  CHECK(actions == Numbers{{k_gpu, 0}, {k_gpu, 1}});
+}
+
+TEST_CASE_FIXTURE(Errors, "of a GPU that was lost the same action as before is news") {
+  write(k_with_actions);
+  errors->watch({k_gpu});
+  until([this] { return actions == Numbers{{k_gpu, 0}}; });
+  write(k_with_actions + k_unreadable);
+  post("xid 119 " + k_gpu + "\n");
+  until([this] { return !xids.empty(); });
+  // Its end is told of after the Xid's action was asked for.
+  write(k_with_actions + k_unreadable + "fail nvmlEventSetWait_v2 15\n");
+  until_listening(k_gpu, "nvmlEventSetWait: GPU is lost");
+  CHECK(actions.size() == 1);
+  write(k_with_actions);
+  until([this] { return actions.size() == 2; });
   CHECK(actions.back() == std::pair{k_gpu, 0U});
 }
 

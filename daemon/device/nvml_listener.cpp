@@ -122,14 +122,20 @@ void NvmlListener::take(nvml::Event event) {
 }
 
 void NvmlListener::look_at_pending_actions() {
-  for (const auto& [gpu, action] : std::map(actions_)) {
-    if (action != k_none) look_at_action(gpu, false);
+  for (const auto& [gpu, handle] : session_->gpus()) {
+    const auto told = actions_.find(gpu);
+    if (told == actions_.end() || told->second != k_none) look_at_action(gpu, false);
   }
 }
 
 void NvmlListener::look_at_action(const std::string& gpu, bool always) {
   const auto action = session_->action(gpu);
-  if (!action) return;
+  // What it was is not known to hold any more: whatever it is then is news, also where it is
+  // "none", since meanwhile that may have been the sign of a reset.
+  if (!action) {
+    actions_.erase(gpu);
+    return;
+  }
   const auto [told, is_first] = actions_.try_emplace(gpu, *action);
   const bool is_news = std::exchange(told->second, *action) != *action || is_first;
   if (!is_news && !always) return;

@@ -30,7 +30,7 @@ class NvmlListener {
   struct Orders {
     std::set<std::string> gpus{};
     bool anew = false;        // a GPU was taken out, which no event set allows
-    bool look_again = false;  // at actions other than "none"
+    bool look_again = false;  // at actions other than "none", and those that could not be read
   };
 
   NvmlListener(ErrorSettings settings, ErrorSink sink)
@@ -64,7 +64,7 @@ class NvmlListener {
   std::map<std::string, std::string> refused_;  // by GPU: why this session does not have it
   unsigned refusals_ = 0;
   Clock::time_point ask_again_{};            // those that were refused
-  std::map<std::string, unsigned> actions_;  // as last told
+  std::map<std::string, unsigned> actions_;  // as last told; of those that could be read since
 };
 
 }  // namespace mps::device
