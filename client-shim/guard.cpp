@@ -106,7 +106,7 @@ class Ending {
     Text<33> code;
     value(message, "code", code);
     if (!is(message, "refused") || !equal(code.data, "too_many_waiting")) return finish();
-    connection_.close();  // another one of this container is being answered
+    connection_.close();  // another one, of this container or of others, is being answered
     again_at_ = now_ms() + k_busy_pause_ms;
   }
 

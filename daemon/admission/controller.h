@@ -203,6 +203,8 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   // `root`: only of that process and its descendants.
   void terminate_clients(const Peer& peer, const identity::Identity& who,
                          const std::optional<share::Process>& root, const ToldEnded& told);
+  [[nodiscard]] std::optional<share::Refusal> too_many_endings(const std::string& instance,
+                                                               const std::string& subject) const;
   void terminate_these(const std::string& instance, const std::string& whose,
                        std::vector<share::Process> processes, const ToldEnded& told);
   [[nodiscard]] std::optional<share::Process> process_of(pid_t pid) const;
@@ -224,7 +226,11 @@ class Controller final : public Desk, public std::enable_shared_from_this<Contro
   std::optional<share::TimePoint> alarm_at_{};
   std::map<std::string, Place> places_;  // by instance
   std::map<RequestId, Asking> asking_;
-  std::set<std::string> terminating_;  // containers, by share, whose clients are being ended
+  struct Ending {
+    std::string instance;
+    std::string subject;
+  };
+  std::map<std::string, Ending> terminating_;  // by share and container whose clients they are
   std::size_t being_looked_up_ = 0;
   RequestId next_request_ = 1;
   std::map<share::SlotId, share::AdmissionId> slots_;

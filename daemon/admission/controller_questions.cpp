@@ -14,6 +14,10 @@ using std::chrono::steady_clock;
 namespace {
 
 constexpr std::size_t k_most_terminated = 128;  // more than MPS has clients
+// At a time, of an instance and of a namespace there: what else has clients terminated gets its
+// turn. Whoever is refused may ask again, as the guard does.
+constexpr std::size_t k_endings = 4;
+constexpr std::size_t k_endings_of_one = 2;
 constexpr std::size_t k_most_looked_at = 4096;  // for those that descend from one process
 
 std::string state_of(const std::optional<share::Door>& door) {
@@ -105,9 +109,9 @@ void Controller::terminate_clients(const Peer& peer, const identity::Identity& w
       ledger_.processes_of(share, who.container, root ? k_most_looked_at : k_most_terminated + 1);
   if (processes.empty()) return told(Terminated{});
   const auto whose = share + " " + who.container;
-  if (!terminating_.insert(whose).second) {
-    return told(share::too_many_waiting(describe(who), 1, 1));
-  }
+  if (terminating_.contains(whose)) return told(share::too_many_waiting(describe(who), 1, 1));
+  if (const auto refusal = too_many_endings(peer.instance, who.subject)) return told(*refusal);
+  terminating_[whose] = {peer.instance, who.subject};
   if (!root) return terminate_these(peer.instance, whose, std::move(processes), told);
   looking_up_.run([root = *root, processes = std::move(processes), weak = weak_from_this(),
                    instance = peer.instance, whose, told]() -> process::SlowWork::Then {
@@ -117,6 +121,20 @@ void Controller::terminate_clients(const Peer& peer, const identity::Identity& w
       if (self && !self->closed_) self->terminate_these(instance, whose, family, told);
     };
   });
+}
+
+std::optional<share::Refusal> Controller::too_many_endings(const std::string& instance,
+                                                           const std::string& subject) const {
+  std::size_t all = 0;
+  std::size_t own = 0;
+  for (const auto& [whose, ending] : terminating_) {
+    if (ending.instance != instance) continue;
+    ++all;
+    if (ending.subject == subject) ++own;
+  }
+  if (own >= k_endings_of_one) return share::too_many_endings(instance, subject, own);
+  if (all >= k_endings) return share::too_many_endings(instance, "", all);
+  return std::nullopt;
 }
 
 void Controller::terminate_these(const std::string& instance, const std::string& whose,

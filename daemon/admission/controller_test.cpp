@@ -299,13 +299,16 @@ std::vector<pid_t> pids_of(const std::vector<share::Process>& processes) {
   return pids;
 }
 
+std::shared_ptr<const policy::Generation> three_each() {
+  const std::string three =
+      std::string(k_policies).replace(std::string(k_policies).find("clients: 1"), 10, "clients: 3");
+  return policy::next_generation({}, {{"all.yaml", three, ""}}, {});
+}
+
 // Two programs of a.service and one of b.service are let in; a third of a.service is none.
 struct Clients : Kit {
   Clients() {
-    const std::string three =
-        std::string(k_policies)
-            .replace(std::string(k_policies).find("clients: 1"), 10, "clients: 3");
-    generation = policy::next_generation({}, {{"all.yaml", three, ""}}, {});
+    generation = three_each();
     door(share::Serving{});
     for (const auto* program : {&first, &second, &shell}) put(*program, "a.service");
     put(other, "b.service");
@@ -372,6 +375,71 @@ TEST_CASE("of a container's clients, those of one process and its descendants") 
   kit.terminate_own(kit.first, Scope::descendants);
   kit.until([&] { return kit.ended.size() == 2; });
   CHECK(kit.ended[1].starts_with("too_many_waiting: "));
+}
+
+namespace {
+
+// Units, each a namespace and a container, with a client each.
+struct Containers : Kit {
+  Containers() {
+    generation = three_each();
+    door(share::Serving{});
+  }
+
+  Program& add(const std::string& unit) {
+    programs.push_back(std::make_unique<Program>());
+    put(*programs.back(), unit);
+    const auto before = slots.size();
+    ask(*programs.back());
+    until([this, before] { return slots.size() > before; });
+    return *programs.back();
+  }
+  // What is said at once; nothing: its clients are being terminated.
+  std::string terminate(const std::string& unit) {
+    const auto told = ended.size();
+    const auto begun = terminations.size();
+    terminate_own(add(unit));
+    until([&] { return ended.size() > told || terminations.size() > begun; });
+    return ended.size() > told ? ended.back() : "";
+  }
+  // The unit's cgroup is another one from now on, and so another container of the same namespace.
+  void make_anew(const std::string& unit) {
+    const auto cgroup = folder / "cgroup/unified/system.slice" / unit;
+    fs::rename(cgroup, cgroup.string() + "." + std::to_string(programs.size()));
+  }
+  std::vector<std::unique_ptr<Program>> programs;
+};
+
+}  // namespace
+
+TEST_CASE("clients of so many containers are terminated at a time, and then of others") {
+  Containers kit;
+  for (const char* unit : {"a.service", "b.service", "c.service", "d.service"}) {
+    CHECK(kit.terminate(unit).empty());
+  }
+  const std::string full =
+      "too_many_waiting: clients of 4 containers are being terminated on gpu0.shared, no more at a "
+      "time";
+  CHECK(kit.terminate("e.service") == full);
+  kit.terminations[1].told({});
+  CHECK(kit.terminate("f.service").empty());
+  CHECK(kit.terminate("g.service") == full);
+}
+
+TEST_CASE("of one namespace clients of fewer containers are terminated at a time") {
+  Containers kit;
+  CHECK(kit.terminate("a.service").empty());
+  kit.make_anew("a.service");
+  CHECK(kit.terminate("a.service").empty());
+  kit.make_anew("a.service");
+  CHECK(kit.terminate("a.service") ==
+        "too_many_waiting: clients of 2 containers of unit:a.service are being terminated on "
+        "gpu0.shared, no more at a time");
+  CHECK(kit.terminate("b.service").empty());
+  kit.terminations[0].told({});
+  kit.make_anew("a.service");
+  kit.programs.front()->end();
+  CHECK(kit.terminate("a.service").empty());
 }
 
 TEST_CASE("a container without clients has none terminated") {

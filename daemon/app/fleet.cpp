@@ -283,11 +283,11 @@ Fleet::Asked Fleet::ask(const std::string& id, const instance::Input& verb) {
 }
 
 bool Fleet::terminate(const std::string& id, std::vector<instance::ClientProcess> clients,
-                      instance::Actor::Terminated told) {
+                      instance::Behalf behalf, instance::Actor::Terminated told) {
   for (const auto* all : {&actors_, &leaving_}) {
     const auto place = all->find(id);
     if (place == all->end()) continue;
-    place->second.instance->terminate(std::move(clients), std::move(told));
+    place->second.instance->terminate(std::move(clients), behalf, std::move(told));
     return true;
   }
   return false;

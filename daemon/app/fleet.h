@@ -68,7 +68,7 @@ class Fleet {
   // As the Actor's own, also of one that ends when its clients have gone. False: there is no such
   // instance, and nothing is told.
   bool terminate(const std::string& id, std::vector<instance::ClientProcess> clients,
-                 instance::Actor::Terminated told);
+                 instance::Behalf behalf, instance::Actor::Terminated told);
   // As the Actor's own. False too where there is no such instance.
   [[nodiscard]] bool waits_for(const std::string& id, pid_t client) const;
   // The supervisor ends: nothing is started any more.

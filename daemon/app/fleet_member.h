@@ -21,7 +21,7 @@ class FleetMember {
   virtual void start(const std::optional<instance::FoundDaemon>& found) = 0;
   virtual void drain(const instance::FoundDaemon& found) = 0;
   virtual std::optional<instance::VerbRefused> ask(const instance::Input& verb) = 0;
-  virtual void terminate(std::vector<instance::ClientProcess> clients,
+  virtual void terminate(std::vector<instance::ClientProcess> clients, instance::Behalf behalf,
                          instance::Actor::Terminated told) = 0;
   [[nodiscard]] virtual instance::Snapshot snapshot() const = 0;
   [[nodiscard]] virtual instance::State state() const = 0;
@@ -54,9 +54,9 @@ class ActorMember final : public FleetMember {
   std::optional<instance::VerbRefused> ask(const instance::Input& verb) override {
     return actor_->ask(verb);
   }
-  void terminate(std::vector<instance::ClientProcess> clients,
+  void terminate(std::vector<instance::ClientProcess> clients, instance::Behalf behalf,
                  instance::Actor::Terminated told) override {
-    actor_->terminate(std::move(clients), std::move(told));
+    actor_->terminate(std::move(clients), behalf, std::move(told));
   }
   [[nodiscard]] instance::Snapshot snapshot() const override { return actor_->snapshot(); }
   [[nodiscard]] instance::State state() const override { return actor_->state(); }

@@ -64,9 +64,12 @@ class FakeMember final : public FleetMember {
     return std::nullopt;
   }
   [[nodiscard]] bool waits_for(pid_t client) const override { return client == 900; }
-  void terminate(std::vector<instance::ClientProcess> clients,
+  void terminate(std::vector<instance::ClientProcess> clients, instance::Behalf behalf,
                  instance::Actor::Terminated /*told*/) override {
-    for (const auto& client : clients) log_(name_ + " terminate " + std::to_string(client.pid));
+    const std::string why = behalf == instance::Behalf::fault ? " for a fault" : "";
+    for (const auto& client : clients) {
+      log_(name_ + " terminate " + std::to_string(client.pid) + why);
+    }
   }
   [[nodiscard]] instance::Snapshot snapshot() const override {
     instance::Snapshot shown;
@@ -203,10 +206,12 @@ TEST_CASE("clients are terminated where they are, also where it only waits for t
   world.want({wanted("gpu0.shared"), wanted("gpu0.ns-a")});
   world.want({wanted("gpu0.shared")});
   world.happened();
-  CHECK(world.fleet.terminate("gpu0.shared", {{11, 7}, {12, 7}}, {}));
-  CHECK(world.fleet.terminate("gpu0.ns-a", {{13, 7}}, {}));
-  CHECK_FALSE(world.fleet.terminate("gpu0.ns-b", {{14, 7}}, {}));
-  CHECK(world.happened() == Strings{"1 terminate 11", "1 terminate 12", "2 terminate 13"});
+  using instance::Behalf;
+  CHECK(world.fleet.terminate("gpu0.shared", {{11, 7}, {12, 7}}, Behalf::others, {}));
+  CHECK(world.fleet.terminate("gpu0.ns-a", {{13, 7}}, Behalf::fault, {}));
+  CHECK_FALSE(world.fleet.terminate("gpu0.ns-b", {{14, 7}}, Behalf::others, {}));
+  CHECK(world.happened() ==
+        Strings{"1 terminate 11", "1 terminate 12", "2 terminate 13 for a fault"});
   CHECK(world.fleet.waits_for("gpu0.shared", 900));
   CHECK_FALSE(world.fleet.waits_for("gpu0.shared", 901));
   CHECK(world.fleet.waits_for("gpu0.ns-a", 900));

@@ -105,7 +105,7 @@ class Supervisor : public api::Agent {
   [[nodiscard]] std::optional<FoundClient> find_client(pid_t pid) const;
   // Has these clients of an instance terminated, and says whom as events.
   bool terminate_clients(const std::string& instance, std::vector<instance::ClientProcess> clients,
-                         instance::Actor::Terminated told);
+                         instance::Behalf behalf, instance::Actor::Terminated told);
   void say_terminated(const std::string& instance, const instance::ClientProcess& client,
                       const std::string& command);
   void make_fault_ender();

@@ -91,7 +91,7 @@ void Supervisor::terminate(pid_t client, VerbTold told) {
                   "process " + std::to_string(client) + " is not a client of any instance"});
   }
   const auto sent = terminate_clients(
-      found->instance, {found->process},
+      found->instance, {found->process}, instance::Behalf::others,
       [told, instance = found->instance](const std::vector<instance::Termination>& results) {
         told(result_of(instance, results.front()));
       });
@@ -100,7 +100,7 @@ void Supervisor::terminate(pid_t client, VerbTold told) {
 
 bool Supervisor::terminate_clients(const std::string& instance,
                                    std::vector<instance::ClientProcess> clients,
-                                   instance::Actor::Terminated told) {
+                                   instance::Behalf behalf, instance::Actor::Terminated told) {
   // Their names, while they have them.
   std::map<pid_t, std::string> commands;
   for (const auto& client : clients) {
@@ -108,7 +108,7 @@ bool Supervisor::terminate_clients(const std::string& instance,
     if (stat && stat->start_time == client.start_ticks) commands[client.pid] = stat->name;
   }
   return fleet_.terminate(
-      instance, std::move(clients),
+      instance, std::move(clients), behalf,
       [this, instance, commands = std::move(commands),
        told = std::move(told)](const std::vector<instance::Termination>& results) {
         for (const auto& end : results) {
@@ -142,7 +142,7 @@ void Supervisor::terminate_for_desk(
   std::vector<instance::ClientProcess> clients;
   clients.reserve(processes.size());
   for (const auto& process : processes) clients.push_back({process.pid, process.start_ticks});
-  const auto sent = terminate_clients(instance, std::move(clients),
+  const auto sent = terminate_clients(instance, std::move(clients), instance::Behalf::others,
                                       [told](const std::vector<instance::Termination>& results) {
                                         std::vector<admission::Ended> endings;
                                         endings.reserve(results.size());
@@ -171,7 +171,8 @@ void Supervisor::terminate_violator(const std::string& instance, const share::Pr
                        end.why.empty() ? "it is no client" : end.why);
         }
       };
-  (void)terminate_clients(instance, {{process.pid, process.start_ticks}}, told);
+  (void)terminate_clients(instance, {{process.pid, process.start_ticks}}, instance::Behalf::others,
+                          told);
 }
 
 // Who has no slot is nobody's whose policy could be asked: its fault is ended as others are.
@@ -188,7 +189,8 @@ void Supervisor::make_fault_ender() {
   };
   sources.terminate = [this](const std::string& instance, FaultEnder::Clients clients,
                              instance::Actor::Terminated told) {
-    return !ending_ && terminate_clients(instance, std::move(clients), std::move(told));
+    return !ending_ && terminate_clients(instance, std::move(clients), instance::Behalf::fault,
+                                         std::move(told));
   };
   sources.waits_for = [this](const std::string& id, pid_t client) {
     return fleet_.waits_for(id, client);

@@ -28,8 +28,9 @@ namespace {
 
 // One batch on its way through the queue, shared by its caller and the worker.
 struct Ticket {
-  Ticket(const asio::any_io_executor& executor, Channel::Make how, milliseconds limit)
-      : make(std::move(how)), timeout(limit), done(executor) {
+  Ticket(const asio::any_io_executor& executor, Channel::Make how, milliseconds limit,
+         Channel::Turn when)
+      : make(std::move(how)), timeout(limit), turn(when), done(executor) {
     done.expires_at(asio::steady_timer::time_point::max());
   }
 
@@ -41,6 +42,7 @@ struct Ticket {
   Channel::Make make;
   std::vector<Command> batch{};  // once its turn has come
   milliseconds timeout;
+  Channel::Turn turn;
   asio::steady_timer done;
   std::optional<Outcome> outcome;
 };
@@ -64,7 +66,8 @@ struct Channel::Impl : std::enable_shared_from_this<Impl> {
   Impl(const asio::any_io_executor& on, ChannelSettings with)
       : executor(on), settings(std::move(with)) {}
 
-  static asio::awaitable<Outcome> run(std::shared_ptr<Impl> self, Make make, milliseconds timeout);
+  static asio::awaitable<Outcome> run(std::shared_ptr<Impl> self, Make make, milliseconds timeout,
+                                      Turn turn);
   static asio::awaitable<Outcome> wait(std::shared_ptr<Impl> self, std::shared_ptr<Ticket> ticket);
   static asio::awaitable<void> work(std::shared_ptr<Impl> self);
   static asio::awaitable<Outcome> attempt(std::shared_ptr<Impl> self,
@@ -100,7 +103,11 @@ void Channel::Impl::enqueue(const std::shared_ptr<Ticket>& ticket) {
     return ticket->finish(
         Unanswered{std::to_string(k_queue_limit) + " batches wait for their turn already"});
   }
-  queue.push_back(ticket);
+  const auto comes_after = [&ticket](const std::weak_ptr<Ticket>& other) {
+    const auto waiting = other.lock();
+    return waiting && ticket->turn == Turn::in_order && waiting->turn == Turn::gives_way;
+  };
+  queue.insert(std::find_if(queue.begin(), queue.end(), comes_after), ticket);
   if (working) return;
   working = true;
   asio::co_spawn(executor, work(shared_from_this()), asio::detached);
@@ -123,8 +130,8 @@ void Channel::Impl::close() {
 }
 
 asio::awaitable<Outcome> Channel::Impl::run(std::shared_ptr<Impl> self, Make make,
-                                            milliseconds timeout) {
-  const auto ticket = std::make_shared<Ticket>(self->executor, std::move(make), timeout);
+                                            milliseconds timeout, Turn turn) {
+  const auto ticket = std::make_shared<Ticket>(self->executor, std::move(make), timeout, turn);
   self->enqueue(ticket);
   auto outcome = co_await wait(self, ticket);
   ++self->counters.batches;
@@ -249,8 +256,8 @@ asio::awaitable<Outcome> Channel::run(std::vector<Command> batch,
                   timeout.value_or(impl_->settings.timeout));
 }
 
-asio::awaitable<Outcome> Channel::run_made(Make make, milliseconds timeout) {
-  return Impl::run(impl_, std::move(make), timeout);
+asio::awaitable<Outcome> Channel::run_made(Make make, milliseconds timeout, Turn turn) {
+  return Impl::run(impl_, std::move(make), timeout, turn);
 }
 
 const ChannelCounters& Channel::counters() const {

@@ -7,10 +7,10 @@
 // here; that is up to the owner. A quit that is carried out comes back as Absent, or as Busy where
 // the daemon takes a moment longer than its front-end: its end is the fact to wait for.
 //
-// Threading: on one executor. Callers queue, first come, first served; a queue is bounded
-// (k_queue_limit), past it a batch is Unanswered at once. A caller that is cancelled, and the end
-// of the Channel, kill the front-end that runs for it; callers still waiting get Unanswered. The
-// Channel may be destroyed at any time, its reactor too.
+// Threading: on one executor. Callers queue, first come, first served, but for those that give way;
+// a queue is bounded (k_queue_limit), past it a batch is Unanswered at once. A caller that is
+// cancelled, and the end of the Channel, kill the front-end that runs for it; callers still waiting
+// get Unanswered. The Channel may be destroyed at any time, its reactor too.
 #pragma once
 
 #include <sys/types.h>
@@ -71,7 +71,11 @@ class Channel {
   // The same with a batch that is made when its turn has come, for what may not wait in the queue
   // (a pid may be another process's by then). Empty: it is Answered with nothing, and nothing runs.
   using Make = std::function<std::vector<Command>()>;
-  boost::asio::awaitable<Outcome> run_made(Make make, std::chrono::milliseconds timeout);
+  // What gives way has its turn when nothing else waits. That it comes at all is for those in order
+  // to see to: each has one batch at a time here, and its end lets another one in.
+  enum class Turn { in_order, gives_way };
+  boost::asio::awaitable<Outcome> run_made(Make make, std::chrono::milliseconds timeout,
+                                           Turn turn = Turn::in_order);
 
   [[nodiscard]] const ChannelCounters& counters() const;
 

@@ -112,9 +112,10 @@ struct Bench {
     asio::co_spawn(*io, channel->run(std::move(batch)), asio::bind_cancellation_slot(slot, keep));
     return place;
   }
-  std::shared_ptr<std::optional<Outcome>> start_made(Channel::Make make) {
+  std::shared_ptr<std::optional<Outcome>> start_made(Channel::Make make,
+                                                     Channel::Turn turn = Channel::Turn::in_order) {
     auto place = std::make_shared<std::optional<Outcome>>();
-    asio::co_spawn(*io, channel->run_made(std::move(make), k_generous),
+    asio::co_spawn(*io, channel->run_made(std::move(make), k_generous, turn),
                    [place](const std::exception_ptr& error, Outcome outcome) {
                      if (error) std::rethrow_exception(error);
                      *place = std::move(outcome);
@@ -179,6 +180,37 @@ TEST_CASE("a batch can be made when its turn has come, or be none by then") {
   CHECK(first->has_value());
   CHECK((**none == Outcome(Answered{})));
   CHECK((**last == Outcome(Answered{{Refusal{"Server 77 not found"}}})));
+}
+
+TEST_CASE("what gives way has its turn behind all that does not, whoever came first") {
+  Bench bench("while [ ! -e \"$DIR/go\" ]; do sleep 0.01; done\n" + k_answering);
+  std::vector<std::string> made;
+  std::vector<std::shared_ptr<std::optional<Outcome>>> outcomes;
+  const auto start = [&](const std::string& name, Channel::Turn turn) {
+    const auto make = [&made, name] {
+      made.push_back(name);
+      return k_one;
+    };
+    outcomes.push_back(bench.start_made(make, turn));
+  };
+  // What runs is not interrupted.
+  start("0 gives way", Channel::Turn::gives_way);
+  REQUIRE(bench.until([&] { return made.size() == 1; }));
+  start("1 gives way", Channel::Turn::gives_way);
+  start("2 gives way", Channel::Turn::gives_way);
+  start("3", Channel::Turn::in_order);
+  start("4 gives way", Channel::Turn::gives_way);
+  start("5", Channel::Turn::in_order);
+  bench.io->restart();
+  bench.io->poll();  // each is in the queue
+  CHECK(made.size() == 1);
+  std::ofstream(bench.dir / "go").flush();
+  for (const auto& outcome : outcomes) {
+    REQUIRE(bench.until([&] { return outcome->has_value(); }));
+    CHECK((**outcome == Outcome(Answered{{Reply{{"100.0"}}}})));
+  }
+  CHECK(made == std::vector<std::string>{"0 gives way", "3", "5", "1 gives way", "2 gives way",
+                                         "4 gives way"});
 }
 
 TEST_CASE("answers and refusals, in order") {

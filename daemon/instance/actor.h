@@ -76,11 +76,11 @@ class Actor : public std::enable_shared_from_this<Actor> {
   std::optional<VerbRefused> ask(const Input& verb);
 
   // Ends clients through MPS, in order, and says what came of it for each: always, and not from
-  // within this call. Bounded in time, and in how often it is under way at once. A process without
-  // start_ticks is the one that has the pid now.
+  // within this call. Bounded in time (for a fault from when MPS is first asked, else from now on),
+  // and in how often it is under way at once. What others ask for gives way to everything else in
+  // the channel. A process without start_ticks is the one that has the pid now.
   using Terminated = std::function<void(const std::vector<Termination>& results)>;
-  static constexpr std::size_t k_terminations = 8;
-  void terminate(std::vector<ClientProcess> clients, Terminated told);
+  void terminate(std::vector<ClientProcess> clients, Behalf behalf, Terminated told);
 
   [[nodiscard]] Snapshot snapshot() const;
   [[nodiscard]] const std::string& device() const { return settings_.device; }
@@ -162,8 +162,9 @@ class Actor : public std::enable_shared_from_this<Actor> {
   [[nodiscard]] std::uint64_t watched_since(pid_t client) const;
   void name_friends();  // to the channel
   static boost::asio::awaitable<void> terminate_all(Self self, std::shared_ptr<Terminator> work,
-                                                    Terminated told);
-  static boost::asio::awaitable<void> terminate_on(Self self, std::shared_ptr<Terminator> work);
+                                                    Behalf behalf, bool has_place, Terminated told);
+  static boost::asio::awaitable<void> terminate_on(Self self, std::shared_ptr<Terminator> work,
+                                                   Behalf behalf);
   static boost::asio::awaitable<void> run_batch(Self self, RunBatch run, std::uint64_t generation);
   static boost::asio::awaitable<void> open_door(Self self, std::uint64_t turn);
   static boost::asio::awaitable<void> close_door_again(Self self, std::uint64_t turn);
@@ -207,7 +208,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   control::FaultLists fault_lists_;
   bool reading_on_ = false;  // what was written while no supervisor read
   bool log_lost_ = false;
-  std::size_t terminations_ = 0;  // under way
+  TerminationPlaces terminations_;
   std::uint64_t fault_turn_ = 0;  // counts times that a fault's clients were to be ended
   std::array<std::unique_ptr<boost::asio::steady_timer>, k_timers> timers_;
   std::array<std::uint64_t, k_timers> turns_{};

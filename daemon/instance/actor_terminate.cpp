@@ -16,7 +16,7 @@ using std::chrono::steady_clock;
 
 namespace {
 
-// For everything; whoever asks through a socket waits for 30 s.
+// For everything; whoever asks through a socket waits for 30 s, in the queue too.
 constexpr std::chrono::seconds k_in_all{20};
 // terminate_client answers when the client's work has been ended. The channel waits with it, for
 // 8 s where it is a whole batch.
@@ -28,6 +28,18 @@ Milliseconds limit_for(std::size_t clients, Milliseconds otherwise) {
   return clients == 0 ? otherwise : k_ending + static_cast<int>(clients - 1) * k_each_more;
 }
 
+// What is left of k_in_all, as it is when a batch is made.
+struct Time {
+  std::optional<steady_clock::time_point> until{};  // none: from the first batch on
+  bool over = false;
+
+  bool is_over() {
+    const auto now = steady_clock::now();
+    if (!until) until = now + k_in_all;
+    return over = now >= *until;
+  }
+};
+
 bool lives(const ClientProcess& process) {
   const auto stat = process::Proc().stat(process.pid);
   return stat && stat->start_time == process.start_ticks && stat->state != 'Z' &&
@@ -36,33 +48,39 @@ bool lives(const ClientProcess& process) {
 
 }  // namespace
 
-void Actor::terminate(std::vector<ClientProcess> clients, Terminated told) {
+void Actor::terminate(std::vector<ClientProcess> clients, Behalf behalf, Terminated told) {
   for (auto& client : clients) {
     if (client.start_ticks != 0) continue;
     if (const auto stat = proc_.stat(client.pid)) client.start_ticks = stat->start_time;
   }
   auto work = std::make_shared<Terminator>(clients, lives);
+  bool has_place = false;
   if (closed_ || machine_.daemon() == 0) {
     work->give_up("no control daemon runs that could be told");
-  } else if (terminations_ >= k_terminations) {
-    work->give_up(std::to_string(k_terminations) + " such requests are under way already");
+  } else if (const auto full = terminations_.take(behalf)) {
+    work->give_up(*full);
+  } else {
+    has_place = true;
   }
-  co_spawn(executor_, terminate_all(shared_from_this(), std::move(work), std::move(told)),
+  co_spawn(executor_,
+           terminate_all(shared_from_this(), std::move(work), behalf, has_place, std::move(told)),
            asio::detached);
 }
 
 asio::awaitable<void> Actor::terminate_all(Self self, std::shared_ptr<Terminator> work,
-                                           Terminated told) {
-  ++self->terminations_;
-  co_await terminate_on(self, work);
-  --self->terminations_;
+                                           Behalf behalf, bool has_place, Terminated told) {
+  co_await terminate_on(self, work, behalf);
+  if (has_place) self->terminations_.give_back(behalf);
   told(work->results());
 }
 
-asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator> work) {
+asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator> work,
+                                          Behalf behalf) {
   const auto generation = self->generation_;
-  const auto deadline = steady_clock::now() + k_in_all;
-  const auto over = std::make_shared<bool>(false);
+  const auto turn = behalf == Behalf::fault ? control::Channel::Turn::in_order
+                                            : control::Channel::Turn::gives_way;
+  const auto time = std::make_shared<Time>();
+  if (behalf == Behalf::others) time->until = steady_clock::now() + k_in_all;
   while (!work->done()) {
     if (work->looks_again()) {
       asio::steady_timer pause(self->executor_, k_look_again);
@@ -71,15 +89,14 @@ asio::awaitable<void> Actor::terminate_on(Self self, std::shared_ptr<Terminator>
     self->name_friends();
     const auto limit = limit_for(work->ends(), self->settings_.machine.probe_timeout);
     // A variable of its own: gcc 12 destroys what such a temporary holds twice.
-    control::Channel::Make make = [work, over, deadline] {
-      *over = steady_clock::now() >= deadline;
-      return *over ? std::vector<control::Command>{} : work->batch();
+    control::Channel::Make make = [work, time] {
+      return time->is_over() ? std::vector<control::Command>{} : work->batch();
     };
-    const auto outcome = co_await self->channel_.run_made(std::move(make), limit);
+    const auto outcome = co_await self->channel_.run_made(std::move(make), limit, turn);
     // One of another daemon has not seen these clients.
     if (self->closed_ || self->generation_ != generation) {
       work->give_up("the control daemon has ended meanwhile");
-    } else if (*over) {
+    } else if (time->over) {
       work->give_up("not within " + format_duration(k_in_all));
     } else {
       work->take(outcome);

@@ -62,6 +62,15 @@ const char* to_string(Termination::Kind kind) {
   return "unanswered";
 }
 
+std::optional<std::string> TerminationPlaces::take(Behalf behalf) {
+  const auto limit = behalf == Behalf::fault ? k_of_faults : k_of_others;
+  if (taken(behalf) >= limit) {
+    return std::to_string(limit) + " such requests are under way already";
+  }
+  ++taken(behalf);
+  return std::nullopt;
+}
+
 Terminator::Terminator(const std::vector<ClientProcess>& clients, Lives lives)
     : lives_(std::move(lives)), clients_(clients.size()) {
   results_.reserve(clients.size());

@@ -53,6 +53,28 @@ struct Termination {
 };
 const char* to_string(Termination::Kind kind);
 
+// On whose behalf: a fault's clients are in everybody's way, so nobody else's requests are in
+// theirs.
+enum class Behalf { others, fault };
+
+// How many requests of an instance are under way at once, for its one command session.
+class TerminationPlaces {
+ public:
+  static constexpr std::size_t k_of_others = 8;
+  // Each is of another turn of the machine, and bounded in time.
+  static constexpr std::size_t k_of_faults = 4;
+
+  // None: it has a place, which is to be given back. Else why not.
+  std::optional<std::string> take(Behalf behalf);
+  void give_back(Behalf behalf) { --taken(behalf); }
+
+ private:
+  std::size_t& taken(Behalf behalf) { return behalf == Behalf::fault ? faults_ : others_; }
+
+  std::size_t others_ = 0;
+  std::size_t faults_ = 0;
+};
+
 class Terminator {
  public:
   using Lives = std::function<bool(const ClientProcess& process)>;

@@ -286,6 +286,26 @@ TEST_CASE("who gives up says why, and keeps what is known") {
   CHECK(to_string(kit.kinds()[2]) == std::string("noClient"));
 }
 
+TEST_CASE("a fault's requests have places that others cannot take, and each has so many") {
+  const struct {
+    Behalf behalf, other;
+    std::size_t limit;
+    const char* full;
+  } cases[] = {
+      {Behalf::others, Behalf::fault, 8, "8 such requests are under way already"},
+      {Behalf::fault, Behalf::others, 4, "4 such requests are under way already"},
+  };
+  for (const auto& row : cases) {
+    TerminationPlaces places;
+    for (std::size_t i = 0; i < row.limit; ++i) CHECK_FALSE(places.take(row.behalf));
+    CHECK(places.take(row.behalf) == row.full);
+    CHECK_FALSE(places.take(row.other));
+    places.give_back(row.behalf);
+    CHECK_FALSE(places.take(row.behalf));
+    CHECK(places.take(row.behalf) == row.full);
+  }
+}
+
 TEST_CASE("nobody is terminated at once") {
   Kit kit({});
   CHECK(kit.terminator.done());

@@ -103,6 +103,13 @@ Refusal too_many_waiting(std::string_view who, std::size_t waiting, std::size_t 
           printable(who) + " has " + of_limit(waiting, limit) + " requests waiting"};
 }
 
+Refusal too_many_endings(std::string_view instance, std::string_view of, std::size_t limit) {
+  return {Code::too_many_waiting, "clients of " + std::to_string(limit) + " containers" +
+                                      (of.empty() ? "" : " of " + printable(of)) +
+                                      " are being terminated on " + printable(instance) +
+                                      ", no more at a time"};
+}
+
 Refusal too_many_connections(std::string_view instance, pid_t process, std::size_t connections,
                              std::size_t limit) {
   return {Code::device_clients, "process " + std::to_string(process) + " has " +

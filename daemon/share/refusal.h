@@ -63,6 +63,8 @@ Refusal quarantined_by_hand(std::string_view who, std::string_view reason,
 Refusal unknown_opening();
 Refusal timed_out(std::string_view what, std::chrono::milliseconds waited);
 Refusal too_many_waiting(std::string_view who, std::size_t waiting, std::size_t limit);
+// Clients of so many containers (`of`: of that namespace) are being ended through MPS there.
+Refusal too_many_endings(std::string_view instance, std::string_view of, std::size_t limit);
 Refusal too_many_connections(std::string_view instance, pid_t process, std::size_t connections,
                              std::size_t limit);
 

@@ -52,6 +52,10 @@ TEST_CASE("what others find out is said in a sentence") {
        "finding out whose process this is took longer than 2s"},
       {too_many_waiting("team-a", 512, 512), Code::too_many_waiting,
        "team-a has 512 of 512 requests waiting"},
+      {too_many_endings("gpu0.shared", "", 4), Code::too_many_waiting,
+       "clients of 4 containers are being terminated on gpu0.shared, no more at a time"},
+      {too_many_endings("gpu0.shared", "team-a", 2), Code::too_many_waiting,
+       "clients of 2 containers of team-a are being terminated on gpu0.shared, no more at a time"},
       {too_many_connections("gpu0.shared", 4242, 256, 256), Code::device_clients,
        "process 4242 has 256 of 256 connections to gpu0.shared"},
   };
