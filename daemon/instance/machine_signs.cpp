@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/text.h"
 #include "instance/machine.h"
 
 namespace mps::instance {
@@ -91,7 +92,14 @@ void Machine::on_log(const control::CommandLogged& command) {
   const auto& text = command.text;
   const auto word = text.substr(0, text.find(' '));
   if (word != "quit" && word != "shutdown_server") return;
-  end_asked_ = EndAsked{"as the command " + word + " asked", now_, 0, word == "quit"};
+  pid_t server = 0;
+  if (word == "shutdown_server") {
+    const auto rest = trim(std::string_view(text).substr(word.size()));
+    server = parse_number<pid_t>(rest.substr(0, rest.find(' '))).value_or(0);
+    // Of another one it comes to nothing, and excuses no end of ours.
+    if (server <= 0 || (server_ && server_->pid != server)) return;
+  }
+  end_asked_ = EndAsked{"as the command " + word + " asked", now_, server, word == "quit"};
 }
 
 void Machine::on_log(const control::CommandRefused&) {

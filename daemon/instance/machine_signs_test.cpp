@@ -214,6 +214,8 @@ TEST_CASE("which ends of a server are orderly") {
        false,
        600s,
        ", as the command shutdown_server asked"},
+      {"another one was to be shut down", {"Cmd:shutdown_server 999 -f"}, false, 0s, ""},
+      {"nobody knows which", {"Cmd:shutdown_server"}, false, 0s, ""},
       {"quit", {"Cmd:quit"}, false, 0s, ", as the command quit asked"},
       {"a quit that was refused",
        {"Cmd:quit", "Not enough privilege to execute quit command"},
