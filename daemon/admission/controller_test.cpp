@@ -295,6 +295,7 @@ namespace {
 
 std::vector<pid_t> pids_of(const std::vector<share::Process>& processes) {
   std::vector<pid_t> pids;
+  pids.reserve(processes.size());
   for (const auto& process : processes) pids.push_back(process.pid);
   return pids;
 }

@@ -62,24 +62,18 @@ TEST_CASE("what is said of faults, and who is kept out for them") {
   kept.keeper->watch(k_place);
   kept.fault("gpu0.shared", 7, 0);
   kept.fault("gpu0.shared", 8, 20000);
+  const std::string by_7 = "a client's fault by pid 7 (train) of team-a, pod web-7";
+  const std::string by_8 = "a client's fault by pid 8 (train) of team-a, pod web-8";
   CHECK(kept.said ==
         std::vector<std::string>{
-            "gpu0.shared incident_opened f1: a client's fault by pid 7 (train) of team-a, pod "
-            "web-7, the only client",
-            "gpu0.shared incident_attributed f1: a client's fault by pid 7 (train) of team-a, pod "
-            "web-7, the only client",
-            "gpu0.shared incident_attributed f1: a client's fault by pid 7 (train) of team-a, pod "
-            "web-7",
-            "gpu0.shared incident_closed f1: serving again after 100ms; it was a client's fault "
-            "by pid 7 (train) of team-a, pod web-7",
-            "gpu0.shared incident_opened f2: a client's fault by pid 8 (train) of team-a, pod "
-            "web-8, the only client",
-            "gpu0.shared incident_attributed f2: a client's fault by pid 8 (train) of team-a, pod "
-            "web-8, the only client",
-            "gpu0.shared incident_attributed f2: a client's fault by pid 8 (train) of team-a, pod "
-            "web-8",
-            "gpu0.shared incident_closed f2: serving again after 100ms; it was a client's fault "
-            "by pid 8 (train) of team-a, pod web-8",
+            "gpu0.shared incident_opened f1: " + by_7 + ", the only client",
+            "gpu0.shared incident_attributed f1: " + by_7 + ", the only client",
+            "gpu0.shared incident_attributed f1: " + by_7,
+            "gpu0.shared incident_closed f1: serving again after 100ms; it was " + by_7,
+            "gpu0.shared incident_opened f2: " + by_8 + ", the only client",
+            "gpu0.shared incident_attributed f2: " + by_8 + ", the only client",
+            "gpu0.shared incident_attributed f2: " + by_8,
+            "gpu0.shared incident_closed f2: serving again after 100ms; it was " + by_8,
             "node quarantined q1: train of Deployment/web in team-a is kept out for 15m: 2 faults "
             "within 10m"});
   CHECK(kept.keeper->kept_out(workload_of(client(9)), at(21000)));
