@@ -12,8 +12,6 @@ from gate_kit import REFUSED, SHARED, Program, for_everybody
 from harness import wait_until
 from sim_kit import order
 
-LOOKS = 20  # at a front-end; one that is answered ends in a few milliseconds
-
 
 class Faults(FaultSuite):
     def test_its_clients_are_ended_and_it_serves_again(self):
@@ -122,7 +120,9 @@ class Faults(FaultSuite):
         self.assertIsNotNone(order(server, "set terminate_hangs 1"))
         faults(culprit)
         supervisor.events.wait("fault", mark, SHARED)
-        hanging = self.hanging_front_end(supervisor)
+        hanging = wait_until(
+            harness.HangingFrontEnd(supervisor.process.pid), "MPS leaves terminate_client unanswered"
+        )
         supervisor.kill9()
         wait_until(lambda: not harness.is_running(hanging), "it has ended, too")
         order(server, "die signal 9")
@@ -131,18 +131,6 @@ class Faults(FaultSuite):
         self.assertEqual(newcomer.ask("launch 1")["result"], 0)
         seen = [e["kind"] for e in supervisor.events.seen if e["id"] > mark]
         self.assertEqual([kind for kind in seen if kind == "channel_busy"], [])
-
-    def hanging_front_end(self, supervisor):
-        """The only one, at so many looks that it cannot be one that was about to be answered."""
-        looks = []
-
-        def hangs():
-            looks.append(harness.front_ends(supervisor.process.pid))
-            last = looks[-LOOKS:]
-            return len(last) == LOOKS and len(last[0]) == 1 and last.count(last[0]) == LOOKS
-
-        wait_until(hangs, "MPS leaves terminate_client unanswered")
-        return looks[-1][0]
 
     def test_who_holds_the_fault_and_stays_is_asked_to_go(self):
         """And killed where it does not; whose policy says wait is left alone."""

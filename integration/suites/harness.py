@@ -22,6 +22,7 @@ import unittest
 
 from backends import SOURCE, Backend  # noqa: F401: for the suites
 from proc_table import (  # noqa: F401
+    HangingFrontEnd,
     control_daemons,
     front_ends,
     is_running,

@@ -83,9 +83,7 @@ class Recovery(Suite):
         supervisor = self.supervisor(settings=patient).start()
         daemon = supervisor.instance()["control"]["pid"]
         os.kill(daemon, signal.SIGSTOP)
-        (hanging,) = wait_until(
-            lambda: harness.front_ends(supervisor.process.pid), "a front-end hangs"
-        )
+        hanging = wait_until(harness.HangingFrontEnd(supervisor.process.pid), "a front-end hangs")
         mark = supervisor.events.last_id()
         supervisor.kill9()
         wait_until(lambda: not harness.is_running(hanging), "it has ended, too")
