@@ -156,7 +156,11 @@ class Node:
         return order(self.server_in_log(), line)
 
     def server_in_log(self):
-        return int(re.findall(r"Starting new server (\d+)", self.log_text())[-1])
+        # It is written by the server's process, which may let its client in before that.
+        def started():
+            return re.findall(r"Starting new server (\d+)", self.log_text())
+
+        return int(wait_until(started, "a server has started")[-1])
 
     def log_text(self):
         return self.log.read_text(errors="replace")
