@@ -170,7 +170,7 @@ class World:
     def commands(self, rest):
         if rest.startswith("@"):
             return (Path(__file__).parent / "scripts" / rest[1:]).read_text()
-        text = rest.replace("SERVER", self.latest("Starting new server (\\d+)"))
+        text = rest.replace("SERVER", self.server())
         text = text.replace("\\n", "\n")
         for name, process in self.held.items():
             if isinstance(process, subprocess.Popen):
@@ -241,13 +241,21 @@ class World:
     def log_text(self):
         return self.log.read_text(errors="replace")
 
-    def latest(self, pattern):
-        found = re.findall(pattern, self.log_text() if self.log.exists() else "")
-        return found[-1] if found else "0"
+    def server(self):
+        """The last one's pid; "0" where nobody has come. A server writes the line of its start itself,
+        perhaps after it has let its client in."""
+        if not self.count("NEW CLIENT"):
+            return "0"
+
+        def started():
+            return re.findall(r"Starting new server (\d+)", self.log_text())
+
+        wait_for(started, "a server has started")
+        return started()[-1]
 
     def do_wait_log(self, rest):
         count, _, text = rest.partition(" ")
-        text = text.replace("SERVER", self.latest("Starting new server (\\d+)"))
+        text = text.replace("SERVER", self.server())
         wait_for(lambda: self.count(text) >= int(count), f"{count} times {text!r} in the log")
 
     def do_wait_exit(self, rest):
@@ -262,7 +270,7 @@ class World:
         os.kill(self.daemon.pid, getattr(signal, rest))
 
     def do_kill_server(self, rest):
-        os.kill(int(self.latest("Starting new server (\\d+)")), getattr(signal, rest))
+        os.kill(int(self.server()), getattr(signal, rest))
 
     def do_entries(self, rest):
         for entry in sorted(os.scandir(self.pipe), key=lambda entry: entry.name):
@@ -325,7 +333,7 @@ class World:
 
     def do_order(self, rest):
         """Tells the simulated server something; see integration/simulator/README.md."""
-        server = self.latest("Starting new server (\\d+)")
+        server = self.server()
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         peer.settimeout(DEADLINE)
         with peer:
