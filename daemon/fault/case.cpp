@@ -14,9 +14,10 @@ using std::chrono::seconds;
 
 constexpr std::size_t k_hit_limit = 2 * k_client_limit;
 constexpr std::size_t k_text_limit = 256;
-constexpr seconds k_together{5};      // signs of one fault
-constexpr seconds k_just_gone{2};     // its process may end before its fault is noticed
-constexpr seconds k_looked_late{10};  // a probe finds it late
+constexpr seconds k_together{5};   // signs of one fault
+constexpr seconds k_just_gone{2};  // its process may end before its fault is noticed
+constexpr std::chrono::milliseconds k_gone_with_it{500};  // who has ended of it, and not before
+constexpr seconds k_looked_late{10};                      // a probe finds it late
 
 // One of whom only the pid is known is the one with that pid of whom more is: within one fault a
 // pid does not come again.
@@ -175,7 +176,9 @@ void Case::fault(const Sign& sign, const Clients& clients) {
     // says nothing of who is there by now.
     if (sign.at - round_.at > k_together) round_.at = sign.at;
     look_who_is_there({round_.at, sign.line, sign.prompt}, clients);
-    for (const auto& one : round_.there) add_hit(one);
+    for (const auto& one : clients.at(round_.at, sign.prompt ? k_gone_with_it : k_looked_late)) {
+      add_hit(one);
+    }
     ++incident_.faults;
     changed_ = true;
   } else if (sign.line && round_.line) {

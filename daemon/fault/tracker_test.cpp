@@ -500,3 +500,11 @@ TEST_CASE("of what has been open for long nobody is a suspect who has gone since
   CHECK(watched.one().attribution == Attribution::one_of);
   CHECK(pids(watched.one().suspects) == Pids{8, 9});
 }
+
+TEST_CASE("who had gone before the fault may have done it, and has not suffered from it") {
+  Watched watched;
+  watched.clients({7, 8, 9}).on(ClientWent{7, 70}, 0).on(ClientWent{8, 80}, 990);
+  watched.on(k_line, 1000);
+  CHECK(pids(watched.one().suspects) == Pids{9, 7, 8});
+  CHECK(pids(watched.one().victims) == Pids{9, 8});
+}
