@@ -207,10 +207,16 @@ gate::LearnSettings Supervisor::lesson_settings() const {
   return lesson;
 }
 
-// With gate: auto, before there are instances: only a no makes them direct.
+// With gate: auto, before there are instances: only a no makes them direct. Who is told neither yes
+// nor no, on a busy machine, asks once more, since instances are made only once.
 asio::awaitable<void> Supervisor::see_if_gates_can_stand() {
   if (!desk_ || settings_.gate != Settings::Gate::automatic) co_return;
-  auto lesson = co_await learn_or_recall(lesson_settings(), settings_.state_dir / "opening.json");
+  const auto remembered = settings_.state_dir / "opening.json";
+  auto lesson = co_await learn_or_recall(lesson_settings(), remembered);
+  if (!lesson.opening && !lesson.impossible) {
+    spdlog::info("what CUDA programs say first was not learnt: {}; once more", lesson.why);
+    lesson = co_await learn_or_recall(lesson_settings(), remembered);
+  }
   opening_ = std::move(lesson.opening);
   if (!lesson.impossible) co_return;
   share_keeper_->close();
