@@ -152,6 +152,9 @@ ErrorSink Listening::sink() {
           .listening =
               [this](const std::string& gpu, const std::string& why_not) {
                 const std::lock_guard lock(mutex_);
+                // Under orders that are over: the next step tells, which may first have to
+                // listen anew.
+                if (changed_) return;
                 inbox_.listening(gpu, why_not);
                 post_telling();
               }};

@@ -200,6 +200,26 @@ TEST_CASE_FIXTURE(Errors, "GPUs come, and go, while others are listened to") {
   CHECK(xids.back() == std::pair<std::string, unsigned>{"GPU-A", 13});
 }
 
+TEST_CASE_FIXTURE(Errors, "a GPU that comes back is listened to once that is said, not before") {
+  errors = make_errors({.library = MPS_SIM_NVML_LIB, .wait = 20ms, .patience = 100ms});
+  write(k_two_gpus);
+  errors->watch({"GPU-A", "GPU-B"});
+  until_listening("GPU-A");
+  write(std::string(k_two_gpus) + "hang nvmlEventSetCreate\n");
+  errors->watch({"GPU-B"});
+  // The thread is still in the step of before, in which it did listen to GPU-A.
+  until([this] {
+    errors->watch({"GPU-A", "GPU-B"});
+    return listening["GPU-A"].back() != "";
+  });
+  write(k_two_gpus);
+  until_listening("GPU-A");
+  CHECK(listening["GPU-A"] ==
+        std::vector<std::string>{"", "NVML did not answer within 100ms", ""});
+  post("xid 31 GPU-A\n");
+  until([this] { return xids == Numbers{{"GPU-A", 31}}; });
+}
+
 TEST_CASE_FIXTURE(Errors, "why a GPU's errors are not told is said once, and the others' are") {
   write("gpu GPU-A\ngpu GPU-B\nfail nvmlDeviceRegisterEvents 3 GPU-B\n");
   errors->watch({"GPU-A", "GPU-B", "GPU-Z"});
