@@ -7,6 +7,7 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -150,6 +151,8 @@ asio::awaitable<Outcome> Channel::Impl::wait(std::shared_ptr<Impl> self,
 }
 
 asio::awaitable<void> Channel::Impl::work(std::shared_ptr<Impl> self) {
+  // To start a program takes milliseconds: who is told why comes first.
+  co_await asio::post(self->executor, asio::use_awaitable);
   while (!self->queue.empty()) {
     const auto ticket = self->queue.front().lock();
     self->queue.pop_front();

@@ -13,6 +13,7 @@
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -180,6 +181,21 @@ TEST_CASE("a batch can be made when its turn has come, or be none by then") {
   CHECK(first->has_value());
   CHECK((**none == Outcome(Answered{})));
   CHECK((**last == Outcome(Answered{{Refusal{"Server 77 not found"}}})));
+}
+
+TEST_CASE("what was told in the same turn comes before a front-end's start") {
+  Bench bench(k_answering);
+  std::vector<std::string> order;
+  std::shared_ptr<std::optional<Outcome>> outcome;
+  asio::post(*bench.io, [&] {
+    asio::post(*bench.io, [&order] { order.emplace_back("told"); });
+    outcome = bench.start_made([&order] {
+      order.emplace_back("started");
+      return k_one;
+    });
+  });
+  REQUIRE(bench.until([&] { return outcome && outcome->has_value(); }));
+  CHECK(order == std::vector<std::string>{"told", "started"});
 }
 
 TEST_CASE("what gives way has its turn behind all that does not, whoever came first") {
