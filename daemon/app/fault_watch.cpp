@@ -15,7 +15,7 @@ fault::Time now() {
 
 FaultWatch::FaultWatch(const boost::asio::any_io_executor& executor, fault::Book book,
                        fault::KeeperSources sources)
-    : keeper_(std::move(book), std::move(sources)), alarm_(executor) {
+    : keeper_(std::move(book), std::move(sources)), alarm_(executor), rewriter_(executor) {
   entries_ = keeper_.quarantine().entries.size();
   next_entry_ = keeper_.quarantine().next;
   devices_out_ = keeper_.devices_out();
@@ -190,6 +190,7 @@ Result<fault::Entry> FaultWatch::lift(const std::string& id, const std::string& 
 
 void FaultWatch::changed() {
   set_alarm();
+  rewrite_book();
   const auto& quarantine = keeper_.quarantine();
   const bool same = quarantine.entries.size() == entries_ && quarantine.next == next_entry_;
   entries_ = quarantine.entries.size();
@@ -215,8 +216,23 @@ void FaultWatch::set_alarm() {
   });
 }
 
+// Where that fails nothing is lost: what cannot be written is said by the record that meets it.
+void FaultWatch::rewrite_book() {
+  if (closed_) return;
+  auto rewrite = keeper_.begin_rewrite();
+  if (!rewrite) return;
+  rewriter_.run(
+      [rewrite = std::move(rewrite), weak = weak_from_this()]() -> process::SlowWork::Then {
+        rewrite->run();
+        return [rewrite, weak] {
+          if (const auto self = weak.lock()) (void)self->keeper_.finish_rewrite(*rewrite);
+        };
+      });
+}
+
 void FaultWatch::close() {
   closed_ = true;
+  rewriter_.close();
   alarm_.cancel();
 }
 

@@ -22,6 +22,7 @@
 #include "fault/keeper.h"
 #include "instance/machine.h"
 #include "instance/recorder.h"
+#include "process/slow_work.h"
 
 namespace mps::app {
 
@@ -85,9 +86,11 @@ class FaultWatch final : public api::FaultDesk, public std::enable_shared_from_t
   static constexpr std::size_t k_known = 4096;
   using Process = std::pair<std::string, pid_t>;  // of an instance
   void set_alarm();
+  void rewrite_book();
 
   fault::Keeper keeper_;
   boost::asio::steady_timer alarm_;
+  process::SlowWork rewriter_;                   // of the book
   std::map<Process, fault::ClientFacts> known_;  // who came; until they have gone
   // Before their instance was watched: pid and start ticks. Until all are watched; who leaves one
   // that is not there any more is nobody's business.

@@ -17,11 +17,11 @@ namespace {
 const fault::Place k_place{"gpu0.shared", "GPU-0", "shared"};
 
 struct Watching {
-  Watching() {
+  explicit Watching(fault::BookSettings settings = {}) {
     std::string name = "/tmp/fault-watch-test-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
     path = name;
-    auto opened = fault::Book::open(path / "faults.log");
+    auto opened = fault::Book::open(path / "faults.log", settings);
     REQUIRE(opened.has_value());
     fault::KeeperSources sources;
     sources.policy_of = [](std::string_view) -> std::optional<policy::Quarantine> { return {}; };
@@ -121,4 +121,28 @@ TEST_CASE("what is known of a client is kept up also where no more can be kept")
   const auto& fault = watching.fault();
   REQUIRE(fault.culprits.size() == 1);
   CHECK(fault.culprits.front().client.command == "new");
+}
+
+TEST_CASE("the history is written anew on another thread while it is added to") {
+  Watching w({4, 1 << 20, 2000, 1 << 24});
+  const auto file = w.path / "faults.log";
+  const auto deadline = std::chrono::steady_clock::now() + 60s;
+  std::size_t times = 0;
+  std::uintmax_t largest = 0;
+  while (std::filesystem::file_size(file) >= largest) {
+    largest = std::filesystem::file_size(file);
+    REQUIRE(std::chrono::steady_clock::now() < deadline);
+    const auto entry = w.watch->keep_out({{"team-a", "", ""}, 1min, "too many"}, "uid 0");
+    REQUIRE(entry.has_value());
+    REQUIRE(w.watch->lift(fault::entry_id(entry->number), "uid 0").has_value());
+    ++times;
+    w.io.run_one_for(1ms);
+    w.io.restart();
+  }
+  CHECK(times > 5);
+  const auto again = fault::Book::open(file);
+  REQUIRE(again.has_value());
+  CHECK(again->problems.empty());
+  CHECK(again->book.quarantine().entries.empty());
+  CHECK(again->book.quarantine().next == w.watch->quarantine().next);
 }

@@ -71,26 +71,71 @@ Result<void> AppendFile::append(std::string_view text) {
 }
 
 Result<void> AppendFile::replace(std::string_view text, Sync sync) {
-  const auto fresh_name = path_.string() + ".new";
-  // One that a predecessor left may be a link to anything.
-  ::unlink(fresh_name.c_str());
-  UniqueFd fresh(::open(fresh_name.c_str(),
-                        O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, k_mode));
-  if (!fresh) return Error::from_errno("open " + fresh_name, errno);
-  auto written = write_once(fresh.get(), text, fresh_name);
-  if (written && sync == Sync::yes && ::fsync(fresh.get()) != 0) {
-    written = Error::from_errno("sync " + fresh_name, errno);
+  auto fresh = Successor::make(path_, ".new");
+  if (!fresh) return fresh.error();
+  if (auto written = fresh->append(text); !written) return written;
+  if (sync == Sync::yes) {
+    if (auto synced = fresh->sync(); !synced) return synced;
   }
-  if (written && ::rename(fresh_name.c_str(), path_.c_str()) != 0) {
-    written = Error::from_errno("rename " + fresh_name, errno);
+  return succeed(std::move(*fresh));
+}
+
+Result<void> AppendFile::succeed(Successor successor) {
+  if (::rename(successor.name_.c_str(), path_.c_str()) != 0) {
+    return Error::from_errno("rename " + successor.name_, errno);
   }
-  if (!written) {
-    ::unlink(fresh_name.c_str());
-    return written;
-  }
-  fd_ = std::move(fresh);
-  size_ = text.size();
+  fd_ = std::move(successor.fd_);
+  size_ = successor.size_;
   return {};
+}
+
+Result<UniqueFd> AppendFile::handle() const {
+  UniqueFd fd(::fcntl(fd_.get(), F_DUPFD_CLOEXEC, 0));
+  if (!fd) return Error::from_errno("dup " + path_.string(), errno);
+  return fd;
+}
+
+Result<AppendFile::Successor> AppendFile::Successor::make(const std::filesystem::path& of,
+                                                          std::string_view suffix) {
+  auto name = of.string() + std::string(suffix);
+  // One that a predecessor left may be a link to anything.
+  ::unlink(name.c_str());
+  UniqueFd fd(
+      ::open(name.c_str(), O_RDWR | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, k_mode));
+  if (!fd) return Error::from_errno("open " + name, errno);
+  return Successor(std::move(name), std::move(fd));
+}
+
+AppendFile::Successor::Successor(Successor&& other) noexcept
+    : name_(std::move(other.name_)), fd_(std::move(other.fd_)), size_(other.size_) {}
+
+AppendFile::Successor::~Successor() {
+  if (fd_) ::unlink(name_.c_str());  // it has not become the file
+}
+
+Result<void> AppendFile::Successor::append(std::string_view text) {
+  auto written = write_once(fd_.get(), text, name_);
+  if (written) size_ += text.size();
+  return written;
+}
+
+Result<void> AppendFile::Successor::sync() {
+  if (::fsync(fd_.get()) != 0) return Error::from_errno("sync " + name_, errno);
+  return {};
+}
+
+Result<std::string> read_part(int fd, std::uint64_t offset, std::size_t size,
+                              const std::string& name) {
+  std::string text(size, '\0');
+  std::size_t got = 0;
+  while (got < size) {
+    const auto count = ::pread(fd, text.data() + got, size - got, static_cast<off_t>(offset + got));
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return Error::from_errno("read " + name, errno);
+    if (count == 0) return Error{name + " ends before " + std::to_string(offset + size)};
+    got += static_cast<std::size_t>(count);
+  }
+  return text;
 }
 
 }  // namespace mps

@@ -58,11 +58,13 @@ Result<Book::Opened> Book::open(const std::filesystem::path& path, BookSettings 
   if (!file) return file.error();
   Opened opened{Book(path, settings, std::move(file->file)), {}, 0, {}, {}, false};
   auto& book = opened.book;
+  ::unlink((path.string() + Rewrite::k_suffix).c_str());  // a crash may have left it
   std::string_view text = file->text;
   std::size_t number = 0;
   for (auto end = text.find('\n'); end != std::string_view::npos; end = text.find('\n')) {
     ++number;
-    if (const auto taken = book.take_line(text.substr(0, end)); !taken) {
+    if (const auto taken = book.take_line(text.substr(0, end), file->text.size() - text.size());
+        !taken) {
       ++opened.damaged_lines;
       if (opened.problems.size() < k_problem_limit) {
         opened.problems.push_back({number, taken.error().message});
@@ -81,13 +83,13 @@ Result<Book::Opened> Book::open(const std::filesystem::path& path, BookSettings 
   book.reserved_ += lost * k_reserve;
   book.quarantine_.next += lost;
   book.next_ = book.reserved_;
-  book.fresh_size_ = settings.compact_from / 2;
+  book.fresh_size_ = settings.rewrite_from / 2;
   // To append to half a line would spoil what is appended.
   book.behind_ = lost != 0;
   return opened;
 }
 
-Result<void> Book::take_line(std::string_view line) {
+Result<void> Book::take_line(std::string_view line, std::uint64_t offset) {
   if (line.size() > k_line_limit) return Error{"is too long"};
   const auto text = checked_text(line);
   if (!text) return Error{"is damaged"};
@@ -98,7 +100,7 @@ Result<void> Book::take_line(std::string_view line) {
   if (kind == "incident") {
     auto incident = incident_from(what);
     if (!incident) return incident.error();
-    take(*incident, line.size() + 1);
+    take(*incident, {offset, line.size() + 1});
     return {};
   }
   if (kind == "next") {
@@ -122,25 +124,25 @@ Result<void> Book::take_line(std::string_view line) {
   return {};
 }
 
-void Book::take(const Incident& incident, std::size_t size) {
+void Book::take(const Incident& incident, LinePlace place) {
   reserved_ = std::max(reserved_, incident.number + 1);
   const auto at = std::lower_bound(
       incidents_.begin(), incidents_.end(), incident.number,
       [](const Incident& one, std::uint64_t number) { return one.number < number; });
-  const auto size_at = sizes_.begin() + (at - incidents_.begin());
-  bytes_ += size;
+  const auto line_at = lines_.begin() + (at - incidents_.begin());
+  bytes_ += place.size;
   if (at != incidents_.end() && at->number == incident.number) {
-    bytes_ -= *size_at;
+    bytes_ -= line_at->size;
     *at = incident;
-    *size_at = size;
+    *line_at = place;
   } else {
-    sizes_.insert(size_at, size);
+    lines_.insert(line_at, place);
     incidents_.insert(at, incident);
   }
   while (incidents_.size() > 1 &&
          (incidents_.size() > settings_.incidents || bytes_ > settings_.bytes)) {
-    bytes_ -= sizes_.front();
-    sizes_.pop_front();
+    bytes_ -= lines_.front().size;
+    lines_.pop_front();
     incidents_.pop_front();
   }
 }
@@ -149,23 +151,25 @@ std::string Book::counters() const {
   return line_of(json{{"next", {{"incident", reserved_}, {"entry", quarantine_.next}}}});
 }
 
-// The counters come first and last, so that one damaged line does not lose them.
-std::string Book::whole_text() const {
+// The counters come first and last, so that one damaged line does not lose them. Entries come
+// before the faults: behind them, one would take those that it does not stand for with it.
+std::string Book::head() const {
   std::string text = counters();
-  for (const auto& incident : incidents_) text += line_of(incident);
-  for (const auto& fault : quarantine_.faults) text += line_of(to_json(FaultCounted{fault}));
-  // Behind the faults, an entry would take those that it does not stand for with it: so before.
-  std::string entries;
   for (const auto& [device, entry] : devices_out_.entries) {
-    entries += line_of(to_json(DeviceChange(DeviceTakenOut{entry})));
+    text += line_of(to_json(DeviceChange(DeviceTakenOut{entry})));
   }
   for (const auto& [gpu, said] : devices_out_.overruled) {
-    entries += line_of(to_json(DeviceChange(said)));
+    text += line_of(to_json(DeviceChange(said)));
   }
   for (const auto& [number, entry] : quarantine_.entries) {
-    entries += line_of(to_json(EntryMade{entry}));
+    text += line_of(to_json(EntryMade{entry}));
   }
-  text.insert(counters().size(), entries);
+  return text;
+}
+
+std::string Book::foot() const {
+  std::string text;
+  for (const auto& fault : quarantine_.faults) text += line_of(to_json(FaultCounted{fault}));
   return text + counters();
 }
 
@@ -181,7 +185,7 @@ std::uint64_t Book::next_number() {
 
 Result<void> Book::record(const Incident& incident) {
   const auto line = line_of(incident);
-  take(incident, line.size());
+  take(incident, {file_.size(), line.size()});
   return put(line);
 }
 
@@ -206,30 +210,79 @@ Result<void> Book::record(std::span<const DeviceChange> changes) {
 }
 
 Result<void> Book::put(const std::string& text) {
-  if (behind_ || file_.size() + text.size() > settings_.limit) return compact();
-  if (auto written = file_.append(text); !written) {
-    behind_ = true;
-    return written;
-  }
-  // Its failure loses nothing: what was to be written is on disk.
-  if (file_.size() > std::max(settings_.compact_from, 2 * fresh_size_) && !compact()) {
-    fresh_size_ = file_.size();
-    behind_ = false;
-  }
-  return {};
+  if (behind_ || file_.size() + text.size() > settings_.limit) return write_anew();
+  auto written = file_.append(text);
+  behind_ = !written;
+  return written;
 }
 
-Result<void> Book::compact() {
+Result<void> Book::write_anew() {
   behind_ = true;
-  const auto text = whole_text();
+  auto text = head();
+  std::deque<LinePlace> lines;
+  for (const auto& incident : incidents_) {
+    const auto line = line_of(incident);
+    lines.push_back({text.size(), line.size()});
+    text += line;
+  }
+  text += foot();
   if (text.size() > settings_.limit) {
     return Error{path_.string() + ": the history does not fit into " +
                  format_mebibytes(settings_.limit >> 20U)};
   }
   if (auto written = file_.replace(text, AppendFile::Sync::yes); !written) return written;
+  lines_ = std::move(lines);
+  bytes_ = 0;
+  for (const auto& line : lines_) bytes_ += line.size;
   fresh_size_ = text.size();
   behind_ = false;
+  rewrite_is_stale_ = rewriting_;
   return {};
+}
+
+std::shared_ptr<Rewrite> Book::begin_rewrite() {
+  const bool is_time = file_.size() > std::max(settings_.rewrite_from, 2 * fresh_size_);
+  if (!is_time || behind_ || rewriting_) return nullptr;
+  auto source = file_.handle();
+  if (!source) return nullptr;  // no descriptor is free: it is asked for again
+  Rewrite::Plan plan{path_, std::move(*source), file_.size(), head(), {}, foot()};
+  for (std::size_t i = 0; i < incidents_.size(); ++i) {
+    plan.incidents.emplace_hint(plan.incidents.end(), incidents_[i].number, lines_[i]);
+  }
+  rewriting_ = true;
+  rewrite_is_stale_ = false;
+  return std::make_shared<Rewrite>(std::move(plan));
+}
+
+Result<void> Book::finish_rewrite(Rewrite& rewrite) {
+  rewriting_ = false;
+  if (rewrite_is_stale_ || behind_) return {};
+  auto done = put_in_place(rewrite);
+  fresh_size_ = file_.size();  // where it has failed: again when there is twice as much
+  return done;
+}
+
+Result<void> Book::put_in_place(Rewrite& rewrite) {
+  auto& fresh = *rewrite.file_;
+  if (!fresh) return fresh.error();
+  const auto& plan = rewrite.plan_;
+  const auto rest_size = static_cast<std::size_t>(file_.size() - plan.until);
+  const auto rest = read_part(plan.source.get(), plan.until, rest_size, path_.string());
+  if (!rest) return rest.error();
+  const auto rest_at = fresh->size();
+  if (auto written = fresh->append(*rest); !written) return written;
+  if (auto done = file_.succeed(std::move(*fresh)); !done) return done;
+  move_lines(rewrite, rest_at);
+  return {};
+}
+
+void Book::move_lines(const Rewrite& rewrite, std::uint64_t rest_at) {
+  const auto until = rewrite.plan_.until;
+  for (std::size_t i = 0; i < incidents_.size(); ++i) {
+    auto& offset = lines_[i].offset;
+    offset =
+        offset >= until ? rest_at + (offset - until) : rewrite.offsets_.at(incidents_[i].number);
+  }
 }
 
 }  // namespace mps::fault

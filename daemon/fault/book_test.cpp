@@ -1,107 +1,20 @@
 #include "fault/book.h"
 
 #include <doctest/doctest.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <sstream>
-#include <stdexcept>
 
+#include "fault/book_kit.h"
 #include "fault/incident_json.h"
-#include "fault/tracker_kit.h"
 
 using namespace mps;
 using namespace mps::fault;
 using namespace mps::fault::test;
-
-namespace {
-
-struct Folder {
-  Folder() {
-    std::string name = "/tmp/fault-book-test-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("mkdtemp");
-    path = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  [[nodiscard]] std::filesystem::path file() const { return path / "faults.log"; }
-  [[nodiscard]] std::string text() const {
-    std::ifstream in(file());
-    std::stringstream all;
-    all << in.rdbuf();
-    return all.str();
-  }
-  void write(const std::string& text) const { std::ofstream(file()) << text; }
-  std::filesystem::path path;
-};
-
-// Files of this process can't grow beyond `limit` bytes, as on a full disk.
-class NoRoom {
- public:
-  explicit NoRoom(rlim_t limit) {
-    previous_handler_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &previous_);
-    const rlimit now{limit, previous_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &now);
-  }
-  ~NoRoom() {
-    ::setrlimit(RLIMIT_FSIZE, &previous_);
-    ::signal(SIGXFSZ, previous_handler_);
-  }
-  NoRoom(const NoRoom&) = delete;
-  NoRoom& operator=(const NoRoom&) = delete;
-
- private:
-  rlimit previous_{};
-  void (*previous_handler_)(int) = nullptr;
-};
-
-Book::Opened open(const Folder& folder, BookSettings settings = {}) {
-  auto opened = Book::open(folder.file(), settings);
-  REQUIRE(opened.has_value());
-  return *std::move(opened);
-}
-
-Incident incident(std::uint64_t number) {
-  Watched watched;
-  watched.number = number - 1;
-  watched.clients({7, 8, 9})
-      .on(FatalFaultLogged{41}, 0)
-      .on(CulpritNamed{8}, 1)
-      .on(CulpritNamed{99}, 2)
-      .on(XidReported{31}, 3)
-      .on(ServerEnded{41, "was killed", false}, 4)
-      .on(ActionReported{RecoveryAction::none}, 5)
-      .on(StepTaken{"close the door", "done"}, 6)
-      .on(FatalFaultLogged{41}, 7)
-      .on(Serving{}, 100);
-  return watched.incidents.at(number);
-}
-
-const Entry k_entry{4, {"team-a", "", ""}, 3, at(0), at(5000), "3 faults", ""};
-
-// So short that a file of them can be tried at every third of its bytes.
-Incident small_incident(std::uint64_t number) {
-  Watched watched;
-  watched.number = number - 1;
-  watched.on(Wedged{"x"}, 0);
-  return watched.incidents.at(number);
-}
-
-void fill(Book& book, Incident (*make)(std::uint64_t) = incident) {
-  for (int i = 0; i < 3; ++i) CHECK(book.record(make(book.next_number())));
-  const QuarantineChanges changes{FaultCounted{{1, 1, 7, 70, {"team-b", "", "x"}, at(1)}},
-                                  EntryMade{k_entry}};
-  CHECK(book.record(changes));
-}
-
-}  // namespace
 
 TEST_CASE("an incident as JSON and back") {
   const auto one = incident(12);
@@ -194,6 +107,7 @@ TEST_CASE("the history is bounded") {
   auto opened = open(folder, {4, 1 << 20, 20000, 1 << 24});
   for (std::uint64_t number = 1; number <= 50; ++number) {
     CHECK(opened.book.record(incident(number)));
+    rewrite(opened.book);
   }
   CHECK(opened.book.incidents().size() == 4);
   CHECK(opened.book.incidents().front().number == 47);

@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -81,6 +82,10 @@ class Keeper {
   Result<Entry> keep_out(const Order& order, const std::string& by, Time now);
   // An Error: there is no such entry.
   Result<Entry> lift(const std::string& id, const std::string& by);
+
+  // See Book.
+  [[nodiscard]] std::shared_ptr<Rewrite> begin_rewrite() { return book_.begin_rewrite(); }
+  Result<void> finish_rewrite(Rewrite& rewrite) { return book_.finish_rewrite(rewrite); }
 
   [[nodiscard]] const std::deque<Incident>& incidents() const { return book_.incidents(); }
   [[nodiscard]] const QuarantineState& quarantine() const { return book_.quarantine(); }
