@@ -214,8 +214,7 @@ TEST_CASE_FIXTURE(Errors, "a GPU that comes back is listened to once that is sai
   });
   write(k_two_gpus);
   until_listening("GPU-A");
-  CHECK(listening["GPU-A"] ==
-        std::vector<std::string>{"", "NVML did not answer within 100ms", ""});
+  CHECK(listening["GPU-A"] == std::vector<std::string>{"", "NVML did not answer within 100ms", ""});
   post("xid 31 GPU-A\n");
   until([this] { return xids == Numbers{{"GPU-A", 31}}; });
 }
