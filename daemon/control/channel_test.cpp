@@ -22,6 +22,7 @@
 #include <functional>
 #include <iterator>
 #include <thread>
+#include <utility>
 
 #include "base/unique_fd.h"
 #include "process/proc.h"
@@ -165,7 +166,7 @@ std::string why(const Outcome& outcome) {
 TEST_CASE("a batch can be made when its turn has come, or be none by then") {
   Bench bench(k_answering);
   std::vector<std::string> made;
-  const auto make = [&made](const std::string& name, std::vector<Command> batch) {
+  const auto make = [&made](const std::string& name, const std::vector<Command>& batch) {
     return [&made, name, batch] {
       made.push_back(name);
       return batch;
@@ -291,8 +292,9 @@ TEST_CASE("front-ends that do not end are killed at the deadline and reaped") {
 TEST_CASE("a deadline of its own") {
   Bench bench("exec sleep 1000");
   std::optional<Outcome> outcome;
-  asio::co_spawn(*bench.io, bench.channel->run(k_one, 150ms),
-                 [&outcome](const std::exception_ptr&, Outcome result) { outcome = result; });
+  asio::co_spawn(
+      *bench.io, bench.channel->run(k_one, 150ms),
+      [&outcome](const std::exception_ptr&, Outcome result) { outcome = std::move(result); });
   REQUIRE(bench.until([&] { return outcome.has_value(); }));
   CHECK(why(*outcome) == "no answer within 150ms");
 }
@@ -333,7 +335,7 @@ while read -r line; do :; done
   for (unsigned number = 1; number <= 5; ++number) {
     places.push_back(bench.start({get_server_status(static_cast<pid_t>(number))}));
     const auto text = "get_server_status " + std::to_string(number) + "\n";
-    expected += "begin " + text + "end " + text;
+    expected.append("begin ").append(text).append("end ").append(text);
   }
   for (const auto& place : places) REQUIRE(bench.until([&] { return place->has_value(); }));
   CHECK(contents(bench.dir / "order") == expected);
@@ -469,22 +471,22 @@ sockaddr_un address_of(const fs::path& path) {
 }
 
 // Like the daemon: accepts on a socket, and says nothing.
-std::function<void(int)> listener(fs::path path) {
+std::function<void(int)> listener(const fs::path& path) {
   return [path](int report) {
     const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
     const auto address = address_of(path);
-    ::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
     ::listen(socket, 8);
     (void)!::write(report, "l", 1);
     while (::accept(socket, nullptr, nullptr) >= 0) (void)!::write(report, "a", 1);
   };
 }
 
-std::function<void(int)> silent_peer(fs::path path) {
+std::function<void(int)> silent_peer(const fs::path& path) {
   return [path](int) {
     const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
     const auto address = address_of(path);
-    ::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+    (void)::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
   };
 }
 

@@ -210,7 +210,7 @@ TEST_CASE_FIXTURE(Errors, "a GPU that comes back is listened to once that is sai
   // The thread is still in the step of before, in which it did listen to GPU-A.
   until([this] {
     errors->watch({"GPU-A", "GPU-B"});
-    return listening["GPU-A"].back() != "";
+    return !listening["GPU-A"].back().empty();
   });
   write(k_two_gpus);
   until_listening("GPU-A");

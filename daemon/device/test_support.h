@@ -28,7 +28,7 @@ class InventoryFolder {
     std::string name = (std::filesystem::temp_directory_path() / "mps-nvml-XXXXXX").string();
     REQUIRE(::mkdtemp(name.data()) != nullptr);
     path_ = name;
-    setenv("MPS_SIM_NVML", file().c_str(), 1);
+    ::setenv("MPS_SIM_NVML", file().c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
   }
   ~InventoryFolder() { std::filesystem::remove_all(path_); }
   InventoryFolder(const InventoryFolder&) = delete;
