@@ -162,6 +162,27 @@ TEST_CASE("an incident goes on over a restart, or is given up") {
   CHECK(kept.keeper->incidents().back().end == End::given_up);
 }
 
+TEST_CASE("lifted, it is not made again for the same faults, whatever is told of them") {
+  Kept kept;
+  kept.keeper->watch(k_place);
+  for (const pid_t pid : {7, 8}) kept.keeper->on("gpu0.shared", ClientCame{client(pid)}, at(0));
+  for (const pid_t pid : {7, 8}) {
+    kept.keeper->on("gpu0.shared", FatalFaultLogged{41}, at(100 * pid));
+    kept.keeper->on("gpu0.shared", CulpritNamed{pid}, at(100 * pid + 1));
+    kept.keeper->on("gpu0.shared", ContextRecreated{}, at(100 * pid + 50));
+  }
+  kept.keeper->on("gpu0.shared", Serving{}, at(900));
+  REQUIRE(kept.keeper->kept_out(workload_of(client(9)), at(1000)));
+  REQUIRE(kept.keeper->lift("q1", "uid 5").has_value());
+  kept.start();
+  kept.keeper->watch(k_place);
+  kept.keeper->on("gpu0.shared", ClientCame{client(9, 21000)}, at(21000));
+  kept.keeper->on("gpu0.shared", ClientServed{9}, at(21001));  // the first since the fault
+  REQUIRE(kept.keeper->incidents().back().first_served);
+  CHECK_FALSE(kept.keeper->kept_out(workload_of(client(9)), at(21002)));
+  CHECK(kept.keeper->quarantine().entries.empty());
+}
+
 TEST_CASE("by hand, and lifted") {
   Kept kept;
   const auto made = kept.keeper->keep_out({{"team-a", "", ""}, 1h, "since"}, "uid 5", at(0));

@@ -31,7 +31,7 @@ unsigned faults_of(const QuarantineState& state, const Key& key, Time since) {
   unsigned count = 0;
   std::set<std::uint64_t> suspected;
   for (const auto& fault : state.faults) {
-    if (fault.at < since || !covers(key, fault.who)) continue;
+    if (fault.spent || fault.at < since || !covers(key, fault.who)) continue;
     if (fault.round != 0 || suspected.insert(fault.incident).second) ++count;
   }
   return count;
@@ -133,14 +133,15 @@ void QuarantineState::apply(const QuarantineChange& change) {
     const auto oldest = counted->fault.at - k_longest_policy;
     std::erase_if(faults, [oldest](const auto& fault) { return fault.at < oldest; });
     faults.push_back(counted->fault);
-    if (faults.size() > k_counted_limit) faults.pop_front();
+    if (faults.size() <= k_counted_limit) return;
+    const auto spent = std::ranges::find(faults, true, &CountedFault::spent);
+    faults.erase(spent == faults.end() ? faults.begin() : spent);
   } else if (const auto* made = std::get_if<EntryMade>(&change)) {
     const auto& entry = made->entry;
     next = std::max(next, entry.number + 1);
     entries[entry.number] = entry;
-    if (entry.by.empty()) {
-      std::erase_if(faults, [&entry](const auto& fault) { return covers(entry.key, fault.who); });
-    }
+    if (!entry.by.empty()) return;
+    for (auto& fault : faults) fault.spent = fault.spent || covers(entry.key, fault.who);
   } else {
     entries.erase(std::get<EntryEnded>(change).number);
   }

@@ -57,6 +57,7 @@ struct CountedFault {
   std::uint64_t start_ticks = 0;
   Key who{};
   Time at{};
+  bool spent = false;  // somebody was kept out for it, and is not again, whatever became of that
   bool operator==(const CountedFault&) const = default;
 };
 
@@ -75,7 +76,7 @@ using QuarantineChanges = std::vector<QuarantineChange>;
 struct QuarantineState {
   std::uint64_t next = 1;
   std::map<std::uint64_t, Entry> entries{};
-  std::deque<CountedFault> faults{};  // that nobody is kept out for yet
+  std::deque<CountedFault> faults{};
 
   void apply(const QuarantineChange& change);
   bool operator==(const QuarantineState&) const = default;

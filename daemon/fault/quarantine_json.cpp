@@ -49,7 +49,8 @@ CountedFault fault_from(const json& value) {
           value.at("pid").get<pid_t>(),
           value.at("startTicks").get<std::uint64_t>(),
           key_from(value),
-          time_at(value, "at")};
+          time_at(value, "at"),
+          value.value("spent", false)};
 }
 
 struct ToJson {
@@ -60,6 +61,7 @@ struct ToJson {
                {"pid", fault.pid},
                {"startTicks", fault.start_ticks},
                {"at", time_json(fault.at)}};
+    if (fault.spent) value["spent"] = true;
     put_key(value, fault.who);
     return {{"counted", std::move(value)}};
   }

@@ -119,11 +119,32 @@ TEST_CASE("faults that somebody is kept out for count no more") {
   for (std::uint64_t i = 1; i <= 3; ++i) ward.fault(i, k_train, static_cast<int>(i));
   CHECK(ward.state.entries.size() == 1);
   CHECK(ward.fault(4, k_other, 10).empty());
-  CHECK(ward.state.faults.size() == 1);
+  CHECK(ward.state.faults.size() == 4);
   // Told again, it is not counted again.
   CHECK(ward.take(fault_of(3, k_train, 3), 200).empty());
   CHECK(ward.take(fault_of(4, k_other, 10), 200).empty());
-  CHECK(ward.state.faults.size() == 1);
+  CHECK(ward.state.faults.size() == 4);
+  CHECK(ward.fault(5, k_other, 20).empty());
+  CHECK(ward.fault(6, k_other, 30).size() == 1);
+}
+
+TEST_CASE("whose quarantine is over is not kept out again for the same fault") {
+  Ward ward;
+  for (std::uint64_t i = 1; i <= 3; ++i) ward.fault(i, k_train, static_cast<int>(i));
+  ward.state.apply(EntryEnded{1});
+  // Its first new client is served, say, and it is told again.
+  for (std::uint64_t i = 1; i <= 3; ++i) {
+    CHECK(ward.take(fault_of(i, k_train, static_cast<int>(i)), 200).empty());
+  }
+  CHECK(ward.fault(4, k_train, 300).empty());  // the first of three
+  CHECK(ward.state.entries.empty());
+  Ward strict;
+  strict.on_suspicion = true;
+  for (std::uint64_t i = 1; i <= 3; ++i) strict.take(one_of(i, {k_train, k_other}, 0), 100);
+  const auto kept_out_for = strict.state.entries.size();
+  CHECK(kept_out_for > 0);
+  for (std::uint64_t i = 1; i <= kept_out_for; ++i) strict.state.apply(EntryEnded{i});
+  CHECK(strict.take(one_of(3, {k_train, k_other}, 0), 200).empty());
 }
 
 TEST_CASE("who goes on faulting is kept out for longer") {
@@ -210,6 +231,7 @@ TEST_CASE("the quarantine as JSON") {
     "since": "2027-01-15T08:00:00.000Z", "until": "2027-01-15T08:00:01.000Z",
     "reason": "4 faults", "by": null})"));
   const QuarantineChanges changes{FaultCounted{{1, 2, 3, 4, {"a", "b", "c"}, at(5)}},
+                                  FaultCounted{{1, 2, 3, 4, {"a", "b", "c"}, at(5), true}},
                                   EntryMade{entry}, EntryEnded{3}};
   for (const auto& change : changes) {
     const auto text = to_json(change);

@@ -90,7 +90,7 @@ def nobody_is_kept_out_on_a_suspicion(s):
     s.event("incident_closed")
 
 
-@scenario(quarantine(1, onSuspicion=True), killable=False)
+@scenario(quarantine(1, onSuspicion=True), killable=False, ci=True)
 def suspects_are_kept_out_where_the_policy_says_so(s):
     culprit, *_ = s.clients(3)
     faults(culprit, "trap")
