@@ -415,6 +415,7 @@ class Machine {
     std::size_t size = 0;
   } plan_;
   bool clients_known_ = false;  // MPS's own list was seen since the daemon was taken up
+  std::set<pid_t> gone_;        // since that list was last seen: the next one may still have them
   bool probe_soon_ = false;     // is set already
   bool accept_waits_ = false;   // its last line is "Accepting connection..."
   bool accept_timer_ = false;

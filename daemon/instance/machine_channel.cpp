@@ -318,6 +318,7 @@ void Machine::see_clients(const control::Answer& answer) {
   if (!pids || !server_ || server_->pid != plan_.server) return;
   const bool first = !std::exchange(clients_known_, true);
   for (const auto pid : *pids) {
+    if (gone_.contains(pid)) continue;  // MPS was asked before, or has not noticed yet
     auto [place, fresh] = clients_.try_emplace(pid);
     auto& client = place->second;
     client.pid = pid;
@@ -330,6 +331,7 @@ void Machine::see_clients(const control::Answer& answer) {
     client.adopted = true;
     act(WatchClient{pid});
   }
+  gone_.clear();
   if (!first) return;
   emit("clients_listed", "MPS lists its clients, " + std::to_string(pids->size()),
        {{"clients", std::to_string(pids->size())}});

@@ -93,6 +93,7 @@ void Machine::on_client(const LogLine& line, pid_t pid, uid_t uid, bool connecte
                 .since = line.at,
                 .connected = connected};
   clients_[pid] = client;
+  gone_.erase(pid);
   act(WatchClient{pid});
   if (!connected && server_ && server_->status == ServerStatus::active) probe_soon();
   const auto who = std::to_string(pid) + (line.command.empty() ? "" : " (" + line.command + ")");
@@ -114,6 +115,7 @@ void Machine::handle(const ClientEnded& ended) {
 
 void Machine::drop_client(pid_t pid) {
   if (clients_.erase(pid) == 0) return;
+  if (gone_.size() < k_client_limit) gone_.insert(pid);
   emit("client_gone", "client " + std::to_string(pid) + " has gone",
        {{"pid", std::to_string(pid)}});
   for (auto& [server, its_clients] : orphans_) {

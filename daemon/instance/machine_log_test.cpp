@@ -34,6 +34,28 @@ TEST_CASE("a client that asks, is served, and goes") {
   CHECK(kit.give(ClientEnded{900}).empty());
 }
 
+TEST_CASE("who has gone is not there again because MPS was asked before") {
+  Kit kit;
+  kit.give(DaemonFound{100, {500}});
+  kit.line("NEW CLIENT 900 from user 1000: Server already exists");
+  CHECK(kit.give(ClientEnded{900}) == Lines{"emit client_gone: client 900 has gone"});
+  auto lines = kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900", "901"}));
+  CHECK(kit.machine.clients().size() == 1);
+  CHECK(lines.front() == "emit client_connected: client 901 is served");
+  CHECK(lines.at(2) == "emit clients_listed: MPS lists its clients, 2");
+  // Another process has that pid by the next time, and nobody has heard it ask.
+  kit.line("NEW CLIENT 902 from user 1000: Server already exists");
+  kit.due(Timer::next_probe);
+  lines = kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900", "901", "902"}));
+  CHECK(lines.at(1) == "emit client_connected: client 900 is served");
+  // Or it asks itself, and is listed at once.
+  kit.give(ClientEnded{900});
+  kit.line("NEW CLIENT 900 from user 1000: Server already exists");
+  kit.due(Timer::next_probe);
+  kit.give(Kit::probed(Kit::limits(), {"500"}, Lines{"900", "901"}));
+  CHECK(kit.machine.clients().at(900).connected);
+}
+
 TEST_CASE("a client has its server when it has a context, where the log says no more") {
   Kit kit;
   kit.make_busy();
