@@ -154,6 +154,7 @@ Answer Api::instances(const Request&, const std::string&) {
 
 Reply Api::no_instance(const std::string& id, const std::vector<instance::Snapshot>& all) const {
   std::vector<std::string_view> names;
+  names.reserve(all.size());
   for (const auto& instance : all) names.emplace_back(instance.id);
   return error_reply(404, "not_found",
                      "no instance \"" + printable(id, 64) + "\"" + meant(id, names));

@@ -20,7 +20,8 @@ namespace {
 using Lines = std::set<std::string>;
 
 // "GET /v1/events ?follow ?kind": what can be asked, in one line for each operation.
-void describe(Lines& lines, std::string_view method, const std::string& path, Lines parameters) {
+void describe(Lines& lines, std::string_view method, const std::string& path,
+              const Lines& parameters) {
   std::string line = std::string(method) + " " + path;
   for (const auto& name : parameters) line += " ?" + name;
   lines.insert(line);

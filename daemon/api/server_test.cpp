@@ -251,6 +251,7 @@ TEST_CASE_FIXTURE(CrowdedFixture,
   CHECK(further.receive() == error_response("503 Service Unavailable", "too_many_connections",
                                             "too many connections, try again"));
   std::vector<std::unique_ptr<Socket>> crowd;
+  crowd.reserve(100);
   for (int i = 0; i < 100; ++i) crowd.push_back(std::make_unique<Socket>(path));
   crowd.clear();
   peers.clear();

@@ -80,6 +80,7 @@ inline std::shared_ptr<const policy::Generation> generation_of(
     const std::vector<std::pair<std::string, std::string>>& files,
     const std::vector<policy::DeviceFacts>& devices = {}, const policy::Generation& before = {}) {
   std::vector<policy::SourceFile> sources;
+  sources.reserve(files.size());
   for (const auto& [name, text] : files) sources.push_back({name, text, ""});
   return policy::next_generation(before, sources, devices);
 }
@@ -159,7 +160,7 @@ class FakeAgent : public Agent {
     told_.push_back(std::move(told));
   }
 
-  VerbResult verb(std::string call) {
+  VerbResult verb(const std::string& call) {
     calls_.push_back(call);
     if (broken_) throw std::runtime_error("broken");
     if (refusal_) return *refusal_;

@@ -26,7 +26,7 @@ struct Result {
   std::string err;
 };
 
-Result run(std::vector<std::string> arguments) {
+Result run(const std::vector<std::string>& arguments) {
   std::ostringstream out;
   std::ostringstream err;
   const int status = mps::ctl::run(arguments, out, err);

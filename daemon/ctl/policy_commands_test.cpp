@@ -37,7 +37,7 @@ Outcome run(std::vector<std::string> arguments) {
 
 struct Folder {
   std::string write(const std::string& name, const std::string& text) const {
-    const auto path = (directory.path() / name).string();
+    auto path = (directory.path() / name).string();
     std::ofstream(path) << text;
     return path;
   }

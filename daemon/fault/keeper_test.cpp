@@ -74,8 +74,8 @@ TEST_CASE("what is said of faults, and who is kept out for them") {
             "gpu0.shared incident_attributed f2: " + by_8 + ", the only client",
             "gpu0.shared incident_attributed f2: " + by_8,
             "gpu0.shared incident_closed f2: serving again after 100ms; it was " + by_8,
-            "node quarantined q1: train of Deployment/web in team-a is kept out for 15m: 2 faults "
-            "within 10m"});
+            std::string("node quarantined q1: train of Deployment/web in team-a is kept out for ") +
+                "15m: 2 faults within 10m"});
   CHECK(kept.keeper->kept_out(workload_of(client(9)), at(21000)));
   CHECK(kept.keeper->counts() == Keeper::Counts{{{"GPU-0", "shared", Kind::app_fault}, 2}});
   // Over a restart, and until its time is over.

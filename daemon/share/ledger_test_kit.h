@@ -51,7 +51,7 @@ struct Kit {
   // And was it foreseen?
   Lines ask(const Request& request) {
     const auto foreseen = ledger.foresee(request, now);
-    const auto told = lines(ledger.request(request, now));
+    auto told = lines(ledger.request(request, now));
     const auto own = std::find_if(told.begin(), told.end(), [&request](const std::string& line) {
       return line.starts_with(std::to_string(request.id) + " ");
     });
@@ -76,7 +76,7 @@ struct Kit {
   }
 
   // "1 in slot 1", "2 again slot 1", "3 refused failed: …", "4 waits quota_clients: …".
-  Lines lines(Effects effects) {
+  Lines lines(const Effects& effects) {
     Lines result;
     for (const auto& [request, verdict] : effects.decisions) {
       result.push_back(std::to_string(request) + " " + to_line(verdict));
