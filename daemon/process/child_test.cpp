@@ -14,9 +14,13 @@
 #include <boost/system/system_error.hpp>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "base/text.h"
 #include "process/proc.h"
@@ -185,35 +189,45 @@ TEST_CASE("a child that ends with us is killed when nobody has its Child any mor
   CHECK(finish(io, watcher->wait()).describe() == "was killed by signal 9 (SIGKILL)");
 }
 
+// Ends when it is killed. A program of its own, not a fork: the process of all these tests has
+// threads, which a fork must not go on without.
+[[noreturn]] void be_a_parent(const std::filesystem::path& folder) {
+  asio::io_context io;
+  const auto said = (folder / "pid").string();
+  auto spec = shell("trap '' HUP TERM; echo $$ >" + said + ".new && mv " + said + ".new " + said +
+                    "; kill -STOP $$");
+  spec.ends_with_us = true;
+  std::optional<Result<Child>> child;
+  std::thread([&] { child = Child::spawn(io.get_executor(), spec); }).join();
+  std::ofstream(folder / "held").flush();  // the child may be up before it is tied to us
+  for (;;) ::pause();
+}
+
 TEST_CASE("a child that ends with us is killed when we are, whichever thread started it") {
+  if (const char* given = std::getenv("MPS_TEST_PARENT")) be_a_parent(given);  // NOLINT
   asio::io_context io;
   const TempFolder folder;
-  const auto said = folder / "pid";
-  const pid_t parent = ::fork();
-  if (parent == 0) {
-    asio::io_context own;
-    auto spec = shell("trap '' HUP TERM; echo $$ >" + said.string() + ".new && mv " +
-                      said.string() + ".new " + said.string() + "; kill -STOP $$");
-    spec.ends_with_us = true;
-    std::optional<Result<Child>> child;
-    std::thread([&] { child = Child::spawn(own.get_executor(), spec); }).join();
-    for (;;) ::pause();
-  }
-  const auto ended = [&said] {
+  SpawnSpec spec;
+  spec.program = std::filesystem::read_symlink("/proc/self/exe");
+  spec.arguments = {"--test-case=a child that ends with us is killed when we are*"};
+  spec.environment = {"MPS_TEST_PARENT=" + (folder / "").string()};
+  auto parent = Child::spawn(io.get_executor(), spec);
+  REQUIRE(parent);
+  const auto stat_of_child = [said = folder / "pid"] {
     const auto pid = parse_number<pid_t>(trim(read_text(said)));
-    const auto stat = pid ? Proc().stat(*pid) : std::nullopt;
-    return pid && (!stat || stat->state == 'Z' || stat->state == 'X');
+    return std::pair(pid, pid ? Proc().stat(*pid) : std::nullopt);
   };
   const bool stopped = run_until(io, [&] {
-    const auto pid = parse_number<pid_t>(trim(read_text(said)));
-    const auto stat = pid ? Proc().stat(*pid) : std::nullopt;
-    return stat && stat->state == 'T';
+    const auto [pid, stat] = stat_of_child();
+    return stat && stat->state == 'T' && std::filesystem::exists(folder / "held");
   });
-  ::kill(parent, SIGKILL);
-  int status = 0;
-  CHECK(::waitpid(parent, &status, 0) == parent);
+  CHECK(parent->signal(SIGKILL));
+  CHECK(finish(io, parent->wait()).describe() == "was killed by signal 9 (SIGKILL)");
   REQUIRE(stopped);
-  CHECK(run_until(io, ended));
+  CHECK(run_until(io, [&] {
+    const auto [pid, stat] = stat_of_child();
+    return pid && (!stat || stat->state == 'Z' || stat->state == 'X');
+  }));
 }
 
 TEST_CASE("a child that ends with us has one descriptor more") {
