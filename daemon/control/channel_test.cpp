@@ -1,64 +1,30 @@
 #include "control/channel.h"
 
-#include <dirent.h>
 #include <doctest/doctest.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/co_spawn.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
+#include <cstddef>
 #include <exception>
+#include <filesystem>
 #include <fstream>
-#include <functional>
-#include <iterator>
-#include <thread>
+#include <memory>
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
-#include "base/unique_fd.h"
+#include "control/channel_kit.h"
 #include "process/proc.h"
 
 namespace mps::control {
 namespace {
 
-namespace asio = boost::asio;
-namespace fs = std::filesystem;
-using namespace std::chrono_literals;
-
-constexpr auto k_generous = 30s;
-
-class TempDir {
- public:
-  TempDir() {
-    auto pattern = (fs::temp_directory_path() / "channel-XXXXXX").string();
-    REQUIRE(::mkdtemp(pattern.data()) != nullptr);
-    path_ = pattern;
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  ~TempDir() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  [[nodiscard]] fs::path operator/(const char* name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
-
-std::string contents(const fs::path& file) {
-  std::ifstream in(file);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
+using namespace mps::control::test;
 
 std::size_t open_descriptors() {
   std::size_t count = 0;
@@ -71,96 +37,6 @@ std::size_t open_descriptors() {
 
 bool has_children() {
   return ::waitpid(-1, nullptr, WNOHANG) >= 0 || errno != ECHILD;
-}
-
-const std::string k_answering = R"(
-while read -r line; do
-  case "$line" in
-    end-of-*) echo "Unknown command \"$line\"" ;;
-    get_default_active_thread_percentage) echo 100.0 ;;
-    get_server_status*) echo "Server 77 not found" ;;
-  esac
-done
-)";
-
-// A channel to a front-end that is a shell script.
-struct Bench {
-  explicit Bench(const std::string& script, std::chrono::milliseconds timeout = k_generous) {
-    const auto program = dir / "front-end";
-    std::ofstream(program) << "#!/bin/sh\n" << script;
-    REQUIRE(::chmod(program.c_str(), 0700) == 0);
-    make(program, timeout);
-  }
-  Bench() = default;
-
-  void make(const fs::path& program, std::chrono::milliseconds timeout) {
-    ChannelSettings settings;
-    settings.front_end = program;
-    settings.environment = {"PATH=/usr/bin:/bin", "DIR=" + (dir / "").string()};
-    settings.control_socket = dir / "control";
-    settings.timeout = timeout;
-    settings.look_limit = look_limit;
-    channel = std::make_unique<Channel>(io->get_executor(), std::move(settings));
-  }
-
-  // Starts a batch; its outcome comes into the place that is returned.
-  std::shared_ptr<std::optional<Outcome>> start(std::vector<Command> batch,
-                                                asio::cancellation_slot slot = {}) {
-    auto place = std::make_shared<std::optional<Outcome>>();
-    const auto keep = [place](const std::exception_ptr& error, Outcome outcome) {
-      if (error) std::rethrow_exception(error);
-      *place = std::move(outcome);
-    };
-    asio::co_spawn(*io, channel->run(std::move(batch)), asio::bind_cancellation_slot(slot, keep));
-    return place;
-  }
-  std::shared_ptr<std::optional<Outcome>> start_made(Channel::Make make,
-                                                     Channel::Turn turn = Channel::Turn::in_order) {
-    auto place = std::make_shared<std::optional<Outcome>>();
-    asio::co_spawn(*io, channel->run_made(std::move(make), k_generous, turn),
-                   [place](const std::exception_ptr& error, Outcome outcome) {
-                     if (error) std::rethrow_exception(error);
-                     *place = std::move(outcome);
-                   });
-    return place;
-  }
-
-  bool until(const std::function<bool()>& condition) {
-    const auto limit = std::chrono::steady_clock::now() + k_generous;
-    while (!condition()) {
-      if (std::chrono::steady_clock::now() > limit) return false;
-      io->restart();
-      if (io->run_one_for(10ms) == 0) std::this_thread::yield();
-    }
-    return true;
-  }
-
-  Outcome run(std::vector<Command> batch) {
-    const auto place = start(std::move(batch));
-    REQUIRE(until([&] { return place->has_value(); }));
-    return **place;
-  }
-
-  // The pid that the script wrote.
-  pid_t pid_in(const char* name) {
-    pid_t pid = 0;
-    REQUIRE(until([&] { return contents(dir / name).ends_with('\n'); }));
-    std::ifstream(dir / name) >> pid;
-    return pid;
-  }
-
-  TempDir dir;
-  std::chrono::milliseconds look_limit = k_generous;
-  std::unique_ptr<asio::io_context> io = std::make_unique<asio::io_context>();
-  std::unique_ptr<Channel> channel;
-};
-
-const std::vector<Command> k_one{get_default_active_thread_percentage()};
-
-std::string why(const Outcome& outcome) {
-  if (const auto* unanswered = std::get_if<Unanswered>(&outcome)) return unanswered->why;
-  if (const auto* absent = std::get_if<Absent>(&outcome)) return absent->why;
-  return "another outcome: " + std::to_string(outcome.index());
 }
 
 TEST_CASE("a batch can be made when its turn has come, or be none by then") {
@@ -422,154 +298,6 @@ TEST_CASE("no descriptor and no process is left behind") {
   }
   CHECK(open_descriptors() == before);
   CHECK_FALSE(has_children());
-}
-
-// ---- looking around when there is no answer
-
-// A process of ours that waits for its end; what it does before comes from `prepare`, and once it
-// is done it writes a byte for each thing that happened.
-class Helper {
- public:
-  explicit Helper(const std::function<void(int report)>& prepare) {
-    int ends[2];
-    REQUIRE(::pipe(ends) == 0);
-    events_.reset(ends[0]);
-    pid_ = ::fork();
-    REQUIRE(pid_ >= 0);
-    if (pid_ == 0) {
-      prepare(ends[1]);
-      for (;;) ::pause();
-    }
-    ::close(ends[1]);
-  }
-  Helper(const Helper&) = delete;
-  Helper& operator=(const Helper&) = delete;
-  ~Helper() { end(); }
-
-  void end() {
-    if (pid_ == 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = 0;
-  }
-  void await_event() const {
-    char byte = 0;
-    REQUIRE(::read(events_.get(), &byte, 1) == 1);
-  }
-  [[nodiscard]] pid_t pid() const { return pid_; }
-
- private:
-  UniqueFd events_;
-  pid_t pid_ = 0;
-};
-
-sockaddr_un address_of(const fs::path& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  std::memcpy(address.sun_path, path.c_str(), path.string().size());
-  return address;
-}
-
-// Like the daemon: accepts on a socket, and says nothing.
-std::function<void(int)> listener(const fs::path& path) {
-  return [path](int report) {
-    const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
-    const auto address = address_of(path);
-    (void)::bind(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-    ::listen(socket, 8);
-    (void)!::write(report, "l", 1);
-    while (::accept(socket, nullptr, nullptr) >= 0) (void)!::write(report, "a", 1);
-  };
-}
-
-std::function<void(int)> silent_peer(const fs::path& path) {
-  return [path](int) {
-    const int socket = ::socket(AF_UNIX, SOCK_SEQPACKET, 0);
-    const auto address = address_of(path);
-    (void)::connect(socket, reinterpret_cast<const sockaddr*>(&address), sizeof(address));
-  };
-}
-
-std::string own_name() {
-  const auto stat = process::Proc().stat(::getpid());
-  return stat ? stat->name : std::string();
-}
-
-TEST_CASE("a daemon that is stopped, or gone") {
-  Bench bench("exec sleep 1000", 100ms);
-  Helper daemon([](int) {});
-  bench.channel->set_daemon(daemon.pid());
-  CHECK(why(bench.run(k_one)) == "no answer within 100ms");
-  REQUIRE(::kill(daemon.pid(), SIGSTOP) == 0);
-  REQUIRE(bench.until([&] { return process::Proc().stat(daemon.pid())->state == 'T'; }));
-  CHECK((bench.run(k_one) == Outcome(Stopped{})));
-  daemon.end();
-  CHECK(why(bench.run(k_one)) == "the control daemon has ended");
-}
-
-TEST_CASE("who holds the session, or is silent, is named") {
-  for (const char* name : {"control", "control_privileged"}) {
-    for (const bool hangs : {true, false}) {
-      CAPTURE(name);
-      CAPTURE(hangs);
-      Bench bench(hangs ? "exec sleep 1000" : "exit 0", hangs ? 100ms : 30000ms);
-      Helper daemon(listener(bench.dir / name));
-      daemon.await_event();
-      Helper peer(silent_peer(bench.dir / name));
-      daemon.await_event();
-      bench.channel->set_daemon(daemon.pid());
-      const auto outcome = bench.run(k_one);
-      const Outcome named =
-          hangs ? Outcome(Blocked{peer.pid(), own_name()}) : Outcome(Busy{peer.pid(), own_name()});
-      CHECK((outcome == named));
-      bench.channel->set_friends({peer.pid()});
-      const auto innocent = bench.run(k_one);
-      if (hangs) {
-        CHECK(why(innocent) == "no answer within 100ms");
-      } else {
-        CHECK((innocent == Outcome(Busy{})));
-      }
-    }
-  }
-}
-
-TEST_CASE("the newest of several peers is who the daemon waits for") {
-  Bench bench("exec sleep 1000", 100ms);
-  Helper daemon(listener(bench.dir / "control"));
-  daemon.await_event();
-  Helper first(silent_peer(bench.dir / "control"));
-  daemon.await_event();
-  Helper second(silent_peer(bench.dir / "control"));
-  daemon.await_event();
-  bench.channel->set_daemon(daemon.pid());
-  CHECK((bench.run(k_one) == Outcome(Blocked{second.pid(), own_name()})));
-  second.end();
-  CHECK((bench.run(k_one) == Outcome(Blocked{first.pid(), own_name()})));
-}
-
-TEST_CASE("a look without time finds nobody guilty, nor the daemon") {
-  Bench bench;
-  bench.look_limit = 0ms;
-  Bench hanging("exec sleep 1000", 100ms);
-  bench.make(hanging.dir / "front-end", 100ms);
-  Helper daemon(listener(bench.dir / "control"));
-  daemon.await_event();
-  Helper peer(silent_peer(bench.dir / "control"));
-  daemon.await_event();
-  bench.channel->set_daemon(daemon.pid());
-  CHECK((bench.run(k_one) == Outcome(Blocked{})));
-}
-
-TEST_CASE("we are never named ourselves") {
-  Bench bench("exec sleep 1000", 100ms);
-  Helper daemon(listener(bench.dir / "control"));
-  daemon.await_event();
-  const UniqueFd own(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
-  const auto address = address_of(bench.dir / "control");
-  REQUIRE(::connect(own.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0);
-  daemon.await_event();
-  bench.channel->set_daemon(daemon.pid());
-  CHECK((bench.run(k_one) == Outcome(Blocked{})));
 }
 
 }  // namespace

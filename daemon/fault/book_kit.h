@@ -2,8 +2,6 @@
 #pragma once
 
 #include <doctest/doctest.h>
-#include <signal.h>
-#include <sys/resource.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -13,10 +11,13 @@
 #include <string>
 #include <utility>
 
+#include "base/no_room_kit.h"
 #include "fault/book.h"
 #include "fault/tracker_kit.h"
 
 namespace mps::fault::test {
+
+using mps::test::NoRoom;
 
 struct Folder {
   Folder() {
@@ -36,27 +37,6 @@ struct Folder {
   }
   void write(const std::string& text) const { std::ofstream(file()) << text; }
   std::filesystem::path path;
-};
-
-// Files of this process can't grow beyond `limit` bytes, as on a full disk.
-class NoRoom {
- public:
-  explicit NoRoom(rlim_t limit) {
-    previous_handler_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &previous_);
-    const rlimit now{limit, previous_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &now);
-  }
-  ~NoRoom() {
-    ::setrlimit(RLIMIT_FSIZE, &previous_);
-    ::signal(SIGXFSZ, previous_handler_);
-  }
-  NoRoom(const NoRoom&) = delete;
-  NoRoom& operator=(const NoRoom&) = delete;
-
- private:
-  rlimit previous_{};
-  void (*previous_handler_)(int) = nullptr;
 };
 
 inline Book::Opened open(const Folder& folder, BookSettings settings = {}) {

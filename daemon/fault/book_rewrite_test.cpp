@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 
 #include "fault/book.h"
@@ -32,39 +33,42 @@ std::filesystem::path beside(const Folder& folder) {
   return folder.file().string() + ".rewrite";
 }
 
-// Three of one incident's lines count for nothing.
-void fill_with_the_past(Book& book) {
-  fill(book);
-  const FaultCounted counted{{8, 1, 7, 70, {"team-a", "", "x"}, at(1)}};
-  auto entry = k_entry;
-  entry.number = 5;
-  CHECK(book.record(QuarantineChanges{counted, EntryMade{entry}}));  // which spends it
-  auto last = incident(book.next_number());
-  for (int i = 0; i < 4; ++i) CHECK(book.record(last));
-}
+// A book most of whose file is of the past: three of one incident's lines count for nothing.
+struct OfThePast {
+  OfThePast() {
+    fill(book);
+    const FaultCounted counted{{8, 1, 7, 70, {"team-a", "", "x"}, at(1)}};
+    auto entry = k_entry;
+    entry.number = 5;
+    CHECK(book.record(QuarantineChanges{counted, EntryMade{entry}}));  // which spends it
+    const auto last = incident(book.next_number());
+    for (int i = 0; i < 4; ++i) CHECK(book.record(last));
+  }
+  std::shared_ptr<Rewrite> begin() {
+    auto work = book.begin_rewrite();
+    REQUIRE(work);
+    return work;
+  }
+
+  Folder folder;
+  Book book = open(folder, k_small).book;
+};
 
 }  // namespace
 
-TEST_CASE("it is time to write anew when most of the file is of the past") {
-  Folder folder;
-  auto opened = open(folder, k_small);
-  CHECK_FALSE(opened.book.begin_rewrite());
-  fill_with_the_past(opened.book);
+TEST_CASE_FIXTURE(OfThePast, "it is time to write anew when most of the file is of the past") {
+  const Folder other;
+  CHECK_FALSE(open(other, k_small).book.begin_rewrite());
   const auto before = folder.text().size();
-  CHECK(rewrite(opened.book));
+  CHECK(rewrite(book));
   CHECK(folder.text().size() < before);
-  check_read_again(folder, opened.book);
-  CHECK_FALSE(opened.book.begin_rewrite());
+  check_read_again(folder, book);
+  CHECK_FALSE(book.begin_rewrite());
   CHECK_FALSE(std::filesystem::exists(beside(folder)));
 }
 
-TEST_CASE("what is recorded while the file is written anew is in it") {
-  Folder folder;
-  auto opened = open(folder, k_small);
-  auto& book = opened.book;
-  fill_with_the_past(book);
-  const auto work = book.begin_rewrite();
-  REQUIRE(work);
+TEST_CASE_FIXTURE(OfThePast, "what is recorded while the file is written anew is in it") {
+  const auto work = begin();
   CHECK_FALSE(book.begin_rewrite());  // one at a time
   CHECK(book.record(incident(book.next_number())));
   auto changed = book.incidents().front();
@@ -100,13 +104,9 @@ TEST_CASE("lines that moved are copied from where they are") {
   CHECK(rewrites > 5);
 }
 
-TEST_CASE("what a failed write made anew itself is not replaced by an older file") {
-  Folder folder;
-  auto opened = open(folder, k_small);
-  auto& book = opened.book;
-  fill_with_the_past(book);
-  const auto work = book.begin_rewrite();
-  REQUIRE(work);
+TEST_CASE_FIXTURE(OfThePast,
+                  "what a failed write made anew itself is not replaced by an older file") {
+  const auto work = begin();
   work->run();
   {
     const NoRoom no_room(folder.text().size() + 10);
@@ -117,15 +117,11 @@ TEST_CASE("what a failed write made anew itself is not replaced by an older file
   check_read_again(folder, book);
 }
 
-TEST_CASE("a rewrite that fails leaves the file as it was, and is tried again later") {
-  Folder folder;
-  auto opened = open(folder, k_small);
-  auto& book = opened.book;
-  fill_with_the_past(book);
+TEST_CASE_FIXTURE(OfThePast,
+                  "a rewrite that fails leaves the file as it was, and is tried again later") {
   std::filesystem::create_directory(beside(folder));
   const auto before = folder.text();
-  const auto work = book.begin_rewrite();
-  REQUIRE(work);
+  const auto work = begin();
   work->run();
   const auto done = book.finish_rewrite(*work);
   REQUIRE_FALSE(done);
@@ -137,13 +133,8 @@ TEST_CASE("a rewrite that fails leaves the file as it was, and is tried again la
   check_read_again(folder, book);
 }
 
-TEST_CASE("without room the file stays, and the new one goes") {
-  Folder folder;
-  auto opened = open(folder, k_small);
-  auto& book = opened.book;
-  fill_with_the_past(book);
-  const auto work = book.begin_rewrite();
-  REQUIRE(work);
+TEST_CASE_FIXTURE(OfThePast, "without room the file stays, and the new one goes") {
+  const auto work = begin();
   {
     const NoRoom no_room(2000);
     work->run();

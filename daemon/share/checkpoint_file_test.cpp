@@ -1,16 +1,17 @@
 #include "share/checkpoint_file.h"
 
 #include <doctest/doctest.h>
-#include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
 
+#include "base/no_room_kit.h"
+
 using namespace mps;
 using namespace mps::share;
+using mps::test::NoRoom;
 
 namespace {
 
@@ -25,27 +26,6 @@ struct Folder {
   Folder& operator=(const Folder&) = delete;
   [[nodiscard]] std::filesystem::path file() const { return path / "checkpoint"; }
   std::filesystem::path path;
-};
-
-// Files of this process can't grow beyond `limit` bytes, as on a full disk.
-class NoRoom {
- public:
-  explicit NoRoom(rlim_t limit) {
-    previous_handler_ = ::signal(SIGXFSZ, SIG_IGN);
-    ::getrlimit(RLIMIT_FSIZE, &previous_);
-    const rlimit now{limit, previous_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &now);
-  }
-  ~NoRoom() {
-    ::setrlimit(RLIMIT_FSIZE, &previous_);
-    ::signal(SIGXFSZ, previous_handler_);
-  }
-  NoRoom(const NoRoom&) = delete;
-  NoRoom& operator=(const NoRoom&) = delete;
-
- private:
-  rlimit previous_{};
-  void (*previous_handler_)(int) = nullptr;
 };
 
 Change slot(SlotId id) {
