@@ -1,5 +1,7 @@
 #include "app/fault_watch.h"
 
+#include <spdlog/spdlog.h>
+
 #include "app/fault_signals.h"
 #include "process/proc.h"
 
@@ -216,7 +218,6 @@ void FaultWatch::set_alarm() {
   });
 }
 
-// Where that fails nothing is lost: what cannot be written is said by the record that meets it.
 void FaultWatch::rewrite_book() {
   if (closed_) return;
   auto rewrite = keeper_.begin_rewrite();
@@ -225,7 +226,13 @@ void FaultWatch::rewrite_book() {
       [rewrite = std::move(rewrite), weak = weak_from_this()]() -> process::SlowWork::Then {
         rewrite->run();
         return [rewrite, weak] {
-          if (const auto self = weak.lock()) (void)self->keeper_.finish_rewrite(*rewrite);
+          const auto self = weak.lock();
+          if (!self) return;
+          if (const auto done = self->keeper_.finish_rewrite(*rewrite); !done) {
+            spdlog::warn(
+                "{}; nothing is lost, and it is tried again when the history of faults has doubled",
+                done.error().message);
+          }
         };
       });
 }

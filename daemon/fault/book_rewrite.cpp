@@ -1,7 +1,5 @@
 #include "fault/book_rewrite.h"
 
-#include <utility>
-
 namespace mps::fault {
 
 void Rewrite::run() {

@@ -13,7 +13,7 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "base/append_file.h"
 #include "base/result.h"

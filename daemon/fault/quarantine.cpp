@@ -61,7 +61,7 @@ class Counting {
     changes_.push_back(std::move(change));
   }
 
-  // An incident that is told again, and whose faults are spent.
+  // Of an incident that closes later: whoever is kept out has not faulted since.
   bool was_kept_out_for(const CountedFault& fault) const {
     return std::any_of(state_.entries.begin(), state_.entries.end(), [&fault](const auto& one) {
       const auto& entry = one.second;
