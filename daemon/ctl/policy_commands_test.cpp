@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "api/test_support.h"
-#include "ctl/cli.h"
+#include "ctl/cli_kit.h"
 #include "ctl/doctor_policies.h"
 #include "ctl/offline_devices.h"
 #include "ctl/policy_views.h"
@@ -21,18 +21,9 @@ using nlohmann::json;
 
 namespace {
 
-struct Outcome {
-  int status = 0;
-  std::string out;
-  std::string err;
-};
-
-Outcome run(std::vector<std::string> arguments) {
-  std::ostringstream out;
-  std::ostringstream err;
+mps::ctl::test::Result run(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), {"--socket", "/nonexistent/s.sock"});
-  const int status = mps::ctl::run(arguments, out, err);
-  return {status, out.str(), err.str()};
+  return mps::ctl::test::run(arguments);
 }
 
 struct Folder {

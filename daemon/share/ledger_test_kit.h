@@ -108,4 +108,10 @@ struct Kit {
   std::vector<Change> changes;
 };
 
+inline Request with(Request request, Grant grant, const policy::Quota& quota = {}) {
+  request.grant = grant;
+  request.quota = quota;
+  return request;
+}
+
 }  // namespace mps::share
