@@ -52,13 +52,24 @@ class Dedicated(PolicySuite):
         supervisor.events.wait("ready", mark, TEAM_A)
         self.check_limits(supervisor, 60, "8Gi", TEAM_A)
 
+    def wait_serves(self, supervisor, mark):
+        """One of its own since `mark`, made anew or asked to stay while it drained. That it is
+        listed is not enough: this may be its predecessor, whose daemon is ending."""
+        wait_until(
+            lambda: any(
+                event["kind"] in ("ready", "undrained")
+                for event in supervisor.events.about_since(mark, TEAM_A)
+            ),
+            f"{TEAM_A} serves",
+        )
+
     def test_it_becomes_shared_and_dedicated_again(self):
         supervisor = self.supervisor().start()
         policies = supervisor.policies
         for _ in range(3):
             mark = self.mark(supervisor)
             policies.put("team-a.yaml", policy("team-a", 60, "8Gi", isolation="dedicated"))
-            wait_until(lambda: TEAM_A in supervisor.instance_ids(), "it is there")
+            self.wait_serves(supervisor, mark)
             self.check_limits(supervisor, 60, "8Gi", TEAM_A)
             self.check_limits(supervisor, *SETTINGS)
             policies.put("team-a.yaml", policy("team-a", 60, "8Gi"))
