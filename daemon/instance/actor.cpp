@@ -401,7 +401,8 @@ asio::awaitable<void> Actor::run_batch(Self self, RunBatch run, std::uint64_t ge
       break;
     case RunBatch::Purpose::probe:
       self->give(ProbeDone{std::move(outcome)});
-      if (answered && self->door_is_open()) self->mend_door();
+      // Not before open_door() has: see there.
+      if (answered && self->door_is_open() && !self->door_->wants_greeting()) self->mend_door();
       break;
     case RunBatch::Purpose::quit:
       self->give(QuitDone{std::move(outcome)});

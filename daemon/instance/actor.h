@@ -167,6 +167,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
                                                    Behalf behalf);
   static boost::asio::awaitable<void> run_batch(Self self, RunBatch run, std::uint64_t generation);
   static boost::asio::awaitable<void> open_door(Self self, std::uint64_t turn);
+  static boost::asio::awaitable<void> learn_greeting(Self self, std::function<bool()> wanted);
   static boost::asio::awaitable<void> close_door_again(Self self, std::uint64_t turn);
   // Puts the link right where somebody took it away; true if it stands now.
   bool mend_door();

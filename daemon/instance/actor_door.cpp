@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <functional>
 #include <utility>
 
 #include "instance/actor.h"
@@ -14,12 +15,6 @@ namespace asio = boost::asio;
 
 namespace {
 constexpr std::chrono::seconds k_door_again{1};
-
-asio::awaitable<void> learn_greeting(std::shared_ptr<Entrance> door,
-                                     std::shared_ptr<const PipePlace> place) {
-  auto greeting = co_await ask_greeting(place->control());
-  if (greeting && door->wants_greeting()) door->greeting(std::move(*greeting));
-}
 }  // namespace
 
 bool Actor::door_is_open() const {
@@ -36,14 +31,35 @@ void Actor::carry_out(const OpenDoor&) {
 
 asio::awaitable<void> Actor::open_door(Self self, std::uint64_t turn) {
   if (self->door_->gate() == GateState::direct) {
-    const auto place = self->place_;
-    auto greeting = co_await ask_greeting(place->control());
-    if (greeting) self->door_->greeting(std::move(*greeting));
+    // Who has come to the closed door can only be answered with it, and once the door is open
+    // nobody thinks of them.
+    // (A lambda made within the call is destroyed twice by gcc 12.)
+    const std::function<bool()> wanted = [self, turn] {
+      return turn == self->door_turn_ && self->door_is_open();
+    };
+    co_await learn_greeting(self, wanted);
   }
   while (turn == self->door_turn_ && self->door_is_open() && !self->mend_door()) {
     asio::steady_timer pause(self->executor_, k_door_again);
     co_await pause.async_wait(asio::as_tuple(asio::use_awaitable));
   }
+}
+
+// As the daemon gives it now; where none is known, until it gives one or that is wanted no longer.
+asio::awaitable<void> Actor::learn_greeting(Self self, std::function<bool()> wanted) {
+  const auto control = self->place_->control();
+  auto now = co_await ask_greeting(control);
+  if (now) self->door_->greeting(std::move(*now));
+  AwaitedGreeting greeting;
+  greeting.control = control;
+  greeting.wanted = [self, wanted = std::move(wanted)] {
+    return self->door_->wants_greeting() && wanted();
+  };
+  greeting.said = [self](std::string bytes) { self->door_->greeting(std::move(bytes)); };
+  greeting.failed = [self](const Error& error) {
+    self->door_failed("newcomers wait, and are not answered yet: " + error.message);
+  };
+  co_await await_greeting(std::move(greeting));
 }
 
 bool Actor::mend_door() {
@@ -75,9 +91,12 @@ void Actor::carry_out(const CloseDoor&) {
     door_trouble_ = false;
     // A daemon that was adopted and drained at once has never had its door opened by us: without
     // its greeting newcomers would wait instead of being refused.
-    if (door_->wants_greeting()) {
-      co_spawn(executor_, learn_greeting(door_, place_), asio::detached);
-    }
+    if (!door_->wants_greeting()) return;
+    const std::function<bool()> drains = [self = shared_from_this(), turn = door_turn_] {
+      return turn == self->door_turn_ && !self->closed_ &&
+             self->machine_.state() == State::draining;
+    };
+    co_spawn(executor_, learn_greeting(shared_from_this(), drains), asio::detached);
     return;
   }
   door_failed("newcomers cannot be refused: " + closed.error().message +

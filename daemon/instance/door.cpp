@@ -30,8 +30,8 @@ namespace {
 constexpr auto k_use = asio::as_tuple(asio::use_awaitable);
 constexpr std::size_t k_greeting_limit = 256;  // 9 bytes on all versions seen
 constexpr int k_messages = 4;  // that a refused peer's opening is read for; it has two
-constexpr std::chrono::milliseconds k_greeting_deadline{250};
 constexpr std::chrono::milliseconds k_descriptors_short{100};
+constexpr std::chrono::milliseconds k_greeting_again{50};
 
 Result<UniqueFd> listen_at(const fs::path& path) {
   auto made = seqpacket_socket();
@@ -188,7 +188,8 @@ Result<void> Door::close() {
   return {};
 }
 
-asio::awaitable<Result<std::string>> ask_greeting(fs::path control) {
+asio::awaitable<Result<std::string>> ask_greeting(fs::path control,
+                                                  std::chrono::milliseconds limit) {
   auto made = seqpacket_socket();
   if (!made) co_return made.error();
   const auto address = UnixAddress::of(control);
@@ -198,7 +199,7 @@ asio::awaitable<Result<std::string>> ask_greeting(fs::path control) {
   }
   const auto executor = co_await asio::this_coro::executor;
   Descriptor daemon(executor, made->release());
-  asio::steady_timer deadline(executor, k_greeting_deadline);
+  asio::steady_timer deadline(executor, limit);
   const auto first =
       co_await (daemon.async_wait(Descriptor::wait_read, k_use) || deadline.async_wait(k_use));
   if (first.index() == 1) co_return Error{"no greeting from " + control.string()};
@@ -206,6 +207,21 @@ asio::awaitable<Result<std::string>> ask_greeting(fs::path control) {
   const auto got = ::recv(daemon.native_handle(), bytes.data(), bytes.size(), MSG_DONTWAIT);
   if (got <= 0) co_return Error{"no greeting from " + control.string()};
   co_return std::string(bytes.data(), static_cast<std::size_t>(got));
+}
+
+asio::awaitable<bool> await_greeting(AwaitedGreeting greeting) {
+  while (greeting.wanted()) {
+    auto heard = co_await ask_greeting(greeting.control, greeting.deadline);
+    if (heard) {
+      greeting.said(std::move(*heard));
+      co_return true;
+    }
+    if (!greeting.wanted()) break;
+    greeting.failed(heard.error());
+    asio::steady_timer pause(co_await asio::this_coro::executor, k_greeting_again);
+    co_await pause.async_wait(k_use);
+  }
+  co_return false;
 }
 
 }  // namespace mps::instance

@@ -14,7 +14,9 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -65,6 +67,18 @@ class Door final : public Entrance {
 
 // What the daemon at `control` says to a newcomer first; an Error when it says nothing in time.
 // Costs two lines in its log and nothing else: a probe of CUDA does the same.
-boost::asio::awaitable<Result<std::string>> ask_greeting(std::filesystem::path control);
+inline constexpr std::chrono::milliseconds k_greeting_deadline{250};
+boost::asio::awaitable<Result<std::string>> ask_greeting(
+    std::filesystem::path control, std::chrono::milliseconds deadline = k_greeting_deadline);
+
+// The same, again and again, until it says something (true) or nobody waits for that any more.
+struct AwaitedGreeting {
+  std::filesystem::path control;
+  std::function<bool()> wanted;
+  std::function<void(std::string)> said;
+  std::function<void(const Error&)> failed;  // each time
+  std::chrono::milliseconds deadline = k_greeting_deadline;
+};
+boost::asio::awaitable<bool> await_greeting(AwaitedGreeting greeting);
 
 }  // namespace mps::instance

@@ -224,24 +224,67 @@ TEST_CASE_FIXTURE(Fixture, "the daemon's greeting is asked for, within a deadlin
   const auto daemon = listen_at(folder / "daemon");
   Result<std::string> answer = Error{"none"};
   bool done = false;
-  const auto ask = [&] {
+  const auto ask = [&](std::chrono::milliseconds deadline) {
     done = false;
-    asio::co_spawn(io, ask_greeting(folder / "daemon"),
+    asio::co_spawn(io, ask_greeting(folder / "daemon", deadline),
                    [&](const std::exception_ptr&, const Result<std::string>& got) {
                      answer = got;
                      done = true;
                    });
   };
-  ask();
-  io.run_for(std::chrono::milliseconds{1});
-  io.restart();
-  UniqueFd accepted(::accept(daemon.get(), nullptr, nullptr));
-  REQUIRE(accepted);
+  ask(std::chrono::minutes{1});
+  UniqueFd accepted;
+  REQUIRE(until([&] {
+    accepted.reset(::accept(daemon.get(), nullptr, nullptr));
+    return static_cast<bool>(accepted);
+  }));
   ::send(accepted.get(), "greeting!", 9, MSG_NOSIGNAL);
   REQUIRE(until([&] { return done; }));
   CHECK(answer.value() == "greeting!");
 
-  ask();  // a daemon that says nothing
+  ask(std::chrono::milliseconds{20});  // a daemon that says nothing
   REQUIRE(until([&] { return done; }));
   CHECK(answer.error().message == "no greeting from " + (folder / "daemon").string());
+}
+
+TEST_CASE_FIXTURE(Fixture, "a greeting is waited for, however late, while it is wanted") {
+  const auto daemon = listen_at(folder / "daemon");
+  bool wanted = true;
+  std::string said;
+  std::vector<std::string> failed;
+  std::optional<bool> outcome;
+  AwaitedGreeting greeting{folder / "daemon", [&] { return wanted; },
+                           [&](std::string bytes) { said = std::move(bytes); },
+                           [&](const Error& error) { failed.push_back(error.message); },
+                           std::chrono::milliseconds{20}};
+  const auto silent = "no greeting from " + (folder / "daemon").string();
+  SUBCASE("until it comes") {
+    greeting.deadline = std::chrono::minutes{1};
+    std::vector<UniqueFd> peers;
+    const auto takes_one = [&] {
+      UniqueFd peer(::accept(daemon.get(), nullptr, nullptr));
+      if (peer) peers.push_back(std::move(peer));
+      return !peers.empty();
+    };
+    asio::co_spawn(io, await_greeting(greeting),
+                   [&](const std::exception_ptr&, bool heard) { outcome = heard; });
+    REQUIRE(until(takes_one));
+    peers.clear();  // it hangs up on the first
+    REQUIRE(until(takes_one));
+    CHECK(failed == std::vector{silent});
+    ::send(peers[0].get(), "greeting!", 9, MSG_NOSIGNAL);
+    REQUIRE(until([&] { return outcome.has_value(); }));
+    CHECK(outcome == true);
+    CHECK(said == "greeting!");
+  }
+  SUBCASE("until nobody wants it") {
+    asio::co_spawn(io, await_greeting(greeting),
+                   [&](const std::exception_ptr&, bool heard) { outcome = heard; });
+    REQUIRE(until([&] { return failed.size() >= 2; }));
+    CHECK(failed[1] == silent);
+    wanted = false;
+    REQUIRE(until([&] { return outcome.has_value(); }));
+    CHECK(outcome == false);
+    CHECK(said.empty());
+  }
 }

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 
 namespace mps::sim {
 namespace {
@@ -146,6 +148,7 @@ void Daemon::accept_from(int listener, bool is_privileged) {
   UniqueFd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
   if (!socket) return;
   pass_credentials(socket.get());
+  if (gets_no_greeting(socket.get())) return log_->say("Unable to accept connection");
   if (!send_bytes(socket.get(), k_greeting)) return log_->say("Unable to accept connection");
   const auto opening = receive(socket.get(), k_credentials.size());
   if (!opening || !opening->credentials) return log_->say("User did not send valid credentials");
@@ -156,6 +159,18 @@ void Daemon::accept_from(int listener, bool is_privileged) {
   const auto kind = receive_peer(socket.get());
   if (kind) return sort(std::move(socket), peer, *kind, is_privileged);
   log_->say("Unable to read new connection type information");
+}
+
+bool Daemon::gets_no_greeting(int socket) const {
+  const auto program = steering_.text("no_greeting");
+  ucred peer{};
+  socklen_t size = sizeof peer;
+  if (program.empty() || ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return false;
+  }
+  std::string name;
+  std::ifstream comm("/proc/" + std::to_string(peer.pid) + "/comm");
+  return std::getline(comm, name) && name == program;
 }
 
 void Daemon::sort(UniqueFd socket, const ucred& peer, Peer kind, bool is_privileged) {

@@ -44,6 +44,7 @@ class Daemon {
   void read_environment();
   void poll_once();
   void accept_from(int listener, bool is_privileged);
+  [[nodiscard]] bool gets_no_greeting(int socket) const;
   void sort(UniqueFd socket, const ucred& peer, Peer kind, bool is_privileged);
   void open_session(UniqueFd socket, const ucred& peer, bool is_privileged);
   void read_command();
