@@ -13,6 +13,8 @@
 #include <future>
 #include <thread>
 
+#include "base/file.h"
+
 using namespace mps;
 using namespace mps::app;
 using namespace std::chrono_literals;
@@ -47,14 +49,7 @@ struct World {
         PolicyKeeper::Settings{.directory = root / "policies",
                                .store = store,
                                .store_again = 1ms,
-                               .read =
-                                   [this](const ReadingOrder& order) {
-                                     ++begun;
-                                     if (hang.valid()) hang.wait();
-                                     auto reading = read_policies(order);
-                                     ++readings;
-                                     return reading;
-                                   }},
+                               .read = [this](const ReadingOrder& order) { return read(order); }},
         [this](const std::string& kind, const std::string& message) {
           said.push_back({kind, message});
         });
@@ -68,6 +63,25 @@ struct World {
     keeper.reset();
     io.restart();
     io.poll();
+  }
+  // What is in force is in the store: the end waits for the disk only so long.
+  void stop_when_stored() {
+    run_until([&] {
+      const auto text = read_file(store, k_store_limit);
+      const auto stored = text ? from_store(*text) : Error{text.error()};
+      return stored && (*stored)->number == number();
+    });
+    stop();
+  }
+  PolicyReading read(ReadingOrder order) {
+    ++begun;
+    if (hang.valid()) hang.wait();
+    if (order.gone && nothing_is_gone_for_good) {
+      for (auto& [name, since] : *order.gone) since = std::chrono::steady_clock::now();
+    }
+    auto reading = read_policies(order);
+    ++readings;
+    return reading;
   }
   template <typename Condition>
   void run_until(const Condition& condition) {
@@ -104,7 +118,8 @@ struct World {
   fs::path root;
   fs::path store;
   std::chrono::milliseconds limit = 60s;
-  std::shared_future<void> hang;  // of readings, from the next start on
+  std::shared_future<void> hang;                       // of readings, from the next start on
+  std::atomic<bool> nothing_is_gone_for_good = false;  // however long it takes
   std::atomic<int> begun = 0;
   std::atomic<int> readings = 0;
   boost::asio::io_context io;
@@ -155,7 +170,7 @@ TEST_CASE("what a bad file said last is known after a restart, and the number go
   world.write("b.yaml", text("team-b", 35));
   world.run_until([&] { return world.number() == 2; });
   const auto hash = world.keeper->reading().generation->hash;
-  world.stop();
+  world.stop_when_stored();
   world.write("b.yaml", "no policy");
   world.said.clear();
   world.start();
@@ -170,7 +185,7 @@ TEST_CASE("a file that was removed while nobody looked is gone") {
   World world;
   world.write("a.yaml", text("team-a", 25));
   world.start();
-  world.stop();
+  world.stop_when_stored();
   fs::remove(world.root / "policies" / "a.yaml");
   world.start();
   CHECK(world.number() == 2);
@@ -240,6 +255,7 @@ TEST_CASE("devices that came to be known later are checked against, and nothing 
 
 TEST_CASE("a file that is moved away and written anew never left, also for the next supervisor") {
   World world;
+  world.nothing_is_gone_for_good = true;
   world.write("a.yaml", text("team-a", 25));
   world.write("b.yaml", text("team-b", 30));
   world.start();
@@ -251,7 +267,8 @@ TEST_CASE("a file that is moved away and written anew never left, also for the n
   CHECK(world.percentage("team-a") == 25);
   world.write("a.yaml", text("team-a", 25));
   world.run_readings(1);
-  world.stop();
+  world.stop_when_stored();
+  world.nothing_is_gone_for_good = false;
   world.write("a.yaml", text("team-a", 250));
   world.start();
   CHECK(world.percentage("team-a") == 25);
@@ -284,7 +301,7 @@ TEST_CASE("a store that cannot be written is said once, and written when it can 
   fs::create_directory(world.root / "state");
   world.run_until([&] { return fs::exists(world.store); });
   CHECK(world.said.size() == count);
-  world.stop();
+  world.stop_when_stored();
   world.write("a.yaml", "bad");
   world.start();
   CHECK(world.percentage("team-a") == 25);
@@ -294,7 +311,7 @@ TEST_CASE("a directory that hangs holds up nobody, and that is said each time") 
   World world;
   world.write("a.yaml", text("team-a", 25));
   world.start();
-  world.stop();
+  world.stop_when_stored();
   world.said.clear();
 
   std::promise<void> release;

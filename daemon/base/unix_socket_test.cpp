@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include <string>
@@ -9,7 +10,9 @@
 using namespace mps;
 
 TEST_CASE("a socket is bound at a path, and one that is too long says so") {
-  const auto path = "/tmp/mps-unix-socket-" + std::to_string(::getpid());
+  std::string folder = "/tmp/mps-socket-XXXXXX";
+  REQUIRE(::mkdtemp(folder.data()) != nullptr);
+  const auto path = folder + "/socket";
   const auto address = UnixAddress::of(path);
   REQUIRE(address.has_value());
   const auto socket = seqpacket_socket();
@@ -18,6 +21,7 @@ TEST_CASE("a socket is bound at a path, and one that is too long says so") {
   CHECK((::fcntl(socket->get(), F_GETFD) & FD_CLOEXEC) != 0);
   CHECK((::fcntl(socket->get(), F_GETFL) & O_NONBLOCK) != 0);
   ::unlink(path.c_str());
+  ::rmdir(folder.c_str());
 
   const auto longest = "/" + std::string(106, 'x');
   CHECK(UnixAddress::of(longest).has_value());

@@ -40,8 +40,6 @@ namespace {
 constexpr auto k_use = asio::as_tuple(asio::use_awaitable);
 constexpr Milliseconds k_daemon_start{5000};
 constexpr Milliseconds k_client_start{20000};  // a libcuda from a cold disk
-constexpr Milliseconds k_answer{2000};
-constexpr Milliseconds k_quiet{100};  // after that a client that waits has said what it says first
 constexpr Milliseconds k_look_again{10};
 constexpr std::size_t k_log_limit = std::size_t{256} * 1024;
 
@@ -190,7 +188,7 @@ asio::awaitable<Result<std::string>> Lesson::ask_greeting() {
   if (!socket) co_return socket.error();
   Descriptor daemon(co_await asio::this_coro::executor, socket->release());
   std::array<char, 256> bytes{};
-  if (co_await readable(daemon, k_answer)) {
+  if (co_await readable(daemon, settings_.answer)) {
     const auto got = ::recv(daemon.native_handle(), bytes.data(), bytes.size(), MSG_DONTWAIT);
     if (got > 0) co_return std::string(bytes.data(), static_cast<std::size_t>(got));
   }
@@ -240,7 +238,8 @@ asio::awaitable<Result<Lesson::Said>> Lesson::hear(Descriptor& listener,
     Said said;
     bool ended = false;
     while (said.messages.size() <= k_opening_messages && !ended) {
-      if (!co_await readable(peer, said.messages.empty() ? k_answer : k_quiet)) break;
+      if (!co_await readable(peer, said.messages.empty() ? settings_.answer : settings_.quiet))
+        break;
       const auto got = system.receive(peer.native_handle(), bytes, *received);
       ended = got <= 0;
       if (ended || !received->credentials) continue;
@@ -270,7 +269,7 @@ asio::awaitable<Result<std::string>> Lesson::pass_on(const Said& said) {
   auto socket = co_await connect_to_daemon();
   if (!socket) co_return socket.error();
   Descriptor daemon(co_await asio::this_coro::executor, socket->release());
-  if (!co_await readable(daemon, k_answer)) {
+  if (!co_await readable(daemon, settings_.answer)) {
     co_return Error{"the scratch control daemon gives no greeting"};
   }
   System system;
@@ -281,7 +280,7 @@ asio::awaitable<Result<std::string>> Lesson::pass_on(const Said& said) {
     co_return error;
   }
   const auto line = client_line(said.credentials.pid, said.credentials.uid);
-  const auto deadline = std::chrono::steady_clock::now() + k_answer;
+  const auto deadline = std::chrono::steady_clock::now() + settings_.answer;
   while (!logged(line)) {
     if (logged(client_line(::getpid(), ::getuid()))) {
       co_return std::string("the control daemon takes our credentials for the client's");

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -22,10 +23,12 @@
 namespace mps::gate {
 
 struct LearnSettings {
-  std::filesystem::path control_program;  // nvidia-cuda-mps-control
-  std::filesystem::path client_program;   // mps-cuinit
-  std::vector<std::string> environment;   // as the instances' daemons get it
-  std::filesystem::path scratch;          // a folder of ours; short, for the sockets in it
+  std::filesystem::path control_program;   // nvidia-cuda-mps-control
+  std::filesystem::path client_program;    // mps-cuinit
+  std::vector<std::string> environment;    // as the instances' daemons get it
+  std::filesystem::path scratch;           // a folder of ours; short, for the sockets in it
+  std::chrono::milliseconds answer{2000};  // how long anybody may take to say something
+  std::chrono::milliseconds quiet{100};    // then a client that waits has said what it says first
 };
 
 // An Error says which step failed; that is never taken for 'not allowed'.

@@ -48,6 +48,8 @@ LearnSettings settings_for(const fs::path& folder, const fs::path& libraries,
       "PATH=" + (folder / "bin").string() + ":" + (folder / "sbin").string() + ":/usr/bin:/bin",
       "LD_LIBRARY_PATH=" + libraries.string()};
   settings.scratch = scratch;
+  settings.answer = 20s;
+  settings.quiet = 1s;
   return settings;
 }
 
