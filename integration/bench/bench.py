@@ -47,20 +47,9 @@ class TimedEvents(harness.Events):
         self.arrivals = {}
         super().__init__(path)
 
-    def follow(self):
-        connection = harness.UnixConnection(self.path)
-        since = self.seen[-1]["id"] if self.seen else 0
-        connection.request("GET", f"/v1/events?follow=1&since={since}")
-        for line in connection.getresponse():
-            now = time.monotonic()
-            if self.ended:
-                return
-            if line.strip():
-                event = json.loads(line)
-                with self.changed:
-                    self.arrivals[event["id"]] = now
-                    self.seen.append(event)
-                    self.changed.notify_all()
+    def take(self, event, now):
+        self.arrivals[event["id"]] = now
+        super().take(event, now)
 
 
 def stat(pid):

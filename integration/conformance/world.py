@@ -253,6 +253,18 @@ class World:
         wait_for(started, "a server has started")
         return started()[-1]
 
+    def living_server(self):
+        """The last one, once it is in the log: one that died before may be the last there yet."""
+
+        def lives():
+            try:
+                return Path(f"/proc/{self.server()}/stat").read_text().rpartition(")")[2].split()[0]
+            except FileNotFoundError:
+                return None
+
+        wait_for(lambda: lives() not in (None, "Z", "X"), "a living server in the log")
+        return self.server()
+
     def do_wait_log(self, rest):
         count, _, text = rest.partition(" ")
         text = text.replace("SERVER", self.server())
@@ -270,7 +282,7 @@ class World:
         os.kill(self.daemon.pid, getattr(signal, rest))
 
     def do_kill_server(self, rest):
-        os.kill(int(self.server()), getattr(signal, rest))
+        os.kill(int(self.living_server()), getattr(signal, rest))
 
     def do_entries(self, rest):
         for entry in sorted(os.scandir(self.pipe), key=lambda entry: entry.name):
@@ -314,7 +326,10 @@ class World:
         self.held[name] = self.probe("--hold-until-stdin-closes " + options)
 
     def do_seen(self, name):
-        self.note_probe(self.held[name].stdout.readline(), "none yet")
+        held = self.held[name]
+        said = held.stdout.readline()
+        wait_for(lambda: self.count(f"NEW CLIENT {held.pid} "), "it is in the log")
+        self.note_probe(said, "none yet")
 
     def do_release(self, name):
         process = self.held.pop(name)
@@ -333,7 +348,7 @@ class World:
 
     def do_order(self, rest):
         """Tells the simulated server something; see integration/simulator/README.md."""
-        server = self.server()
+        server = self.living_server()
         peer = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         peer.settimeout(DEADLINE)
         with peer:

@@ -157,8 +157,12 @@ class WithClients(PolicySuite):
         answer = self.answer(probe)
         self.assertEqual(answer["cuInit"], 0, answer)
         wait_until(lambda: supervisor.instance(name)["clients"] >= 1, "a client")
+        wait_until(lambda: self.server_status(supervisor, name) == "active", "its server is ready")
         probe.sm_count = answer["smCount"]
         return probe
+
+    def server_status(self, supervisor, name):
+        return (supervisor.instance(name)["server"] or {}).get("status")
 
     def sm_count(self, supervisor, name=SHARED):
         probe = supervisor.probe(name=name)

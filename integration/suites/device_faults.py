@@ -334,6 +334,8 @@ class NewInstances(DeviceSuite):
         files = {**for_everybody(), "own.yaml": harness.policy("user:root", isolation="dedicated")}
         supervisor = self.node(policies=files)
         own = [i for i in supervisor.instance_ids() if i.startswith("gpu0.ns-")][0]
+        supervisor.events.wait("ready", instance=own)
+        supervisor.wait_open(own)
         client = self.client(supervisor, name=own)
         mark = supervisor.events.last_id()
         supervisor.policies.remove("own.yaml")

@@ -94,7 +94,8 @@ class Errors(Suite):
         supervisor.settings["mpsPath"] = [str(folder)]
 
     def test_a_program_that_prints_rubbish(self):
-        supervisor = self.supervisor(settings={"probe": {"timeout": "500ms"}})
+        slow = {"initial": "30s", "max": "30s"}
+        supervisor = self.supervisor(settings={"probe": {"timeout": "500ms"}, "backoff": slow})
         self.fake_programs(
             supervisor,
             '#!/bin/sh\n[ "$1" = -f ] && exec sleep 1000\nhead -c 3000 /dev/urandom\n',

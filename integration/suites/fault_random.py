@@ -25,6 +25,7 @@ IN_CI = 3
 ALL = 500
 AT_A_TIME = 2
 QUIET = 60.0  # seconds for what a client was told before
+ASKED_TO_GO = (-signal.SIGTERM, -signal.SIGKILL)
 STICKY = (700, 719, 805, 806, 807, 810)
 
 
@@ -162,7 +163,14 @@ class Sequence:
         """Who has had an answer meanwhile is in, or has gone."""
         for probe in [probe for probe in self.pending if not probe.is_silent()]:
             self.pending.remove(probe)
+            self.take_answer(probe)
+
+    def take_answer(self, probe):
+        try:
             self.stage.answer(probe)
+        except AssertionError:  # asked to go for another's fault before it could say anything
+            if probe.process.wait(timeout=PATIENCE) not in ASKED_TO_GO:
+                raise
 
     # -- and how it ends --
 
@@ -173,7 +181,7 @@ class Sequence:
             self.look_at(probe)
         wait_until(self.all_are_up, "nothing is drained", PATIENCE)
         for probe in self.pending:
-            self.stage.answer(probe)
+            self.take_answer(probe)
         # Some of those came in before a fault that nobody had noticed yet.
         for probe in self.stage.inside:
             self.look_at(probe)

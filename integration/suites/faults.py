@@ -20,7 +20,7 @@ class Faults(FaultSuite):
         culprit, *victims = [self.client(supervisor, IGNORING) for _ in range(4)]
         mark = supervisor.events.last_id()
         server = self.server(supervisor)
-        self.assertEqual(culprit.ask("fault bad-address")["result"], 700)
+        faults(culprit)
         supervisor.events.wait("fault", mark, SHARED)
         ended = supervisor.events.wait("fault_clients", mark, SHARED)
         self.assertEqual(

@@ -164,9 +164,7 @@ class Chaos(GateSuite):
         past = [one for one in programs if one[1] == WITHOUT_MPS]
         unexcused = [one for one in past if not killer.was_unheld(*one[2:])]
         seconds = sum(end - start for start, end in killer.unheld)
-        # The log's own lines, and what was made of those that the supervisor has freed since.
-        asked = {int(event["data"]["pid"]) for event in supervisor.events.of("client_asked")}
-        heard = set(supervisor.log.pids()) | asked
+        heard = supervisor.heard()
         admitted = supervisor.admitted_pids()
         kills = ", ".join(f"{who} {count} times" for who, count in killer.kills.items())
         print(

@@ -303,6 +303,16 @@ class GatedSupervisor(Supervisor):
     def ask_daemon(self, line):
         return self.answered(line)
 
+    def wait_heard(self, pid, uid=0):
+        """The daemon writes its log on a thread of its own, perhaps after it has answered."""
+        wait_until(lambda: (pid, uid) in self.log.clients(), f"the daemon has heard of pid {pid}")
+
+    def heard(self):
+        """The pids of whom the daemon heard: its log's own lines, and what was made of those that
+        the supervisor has freed since."""
+        asked = {int(event["data"]["pid"]) for event in self.events.of("client_asked")}
+        return set(self.log.pids()) | asked
+
     def kill_daemon(self):
         pid = self.instance()["control"]["pid"]
         os.kill(pid, signal.SIGKILL)
@@ -442,7 +452,7 @@ class GateSuite(Suite):
         program = Program(supervisor, **options)
         pid = program.pid
         self.assertEqual(program.answer(), REFUSED)
-        self.assertIn((pid, uid), supervisor.log.clients())
+        supervisor.wait_heard(pid, uid)
         return program
 
     def is_refused(self, supervisor, code, **options):
@@ -473,5 +483,5 @@ class GateSuite(Suite):
     def check_came_in(self, supervisor, *programs, uid=0):
         for program in programs:
             self.assertEqual(program.answer(), REFUSED)
-            self.assertIn((program.pid, uid), supervisor.log.clients())
+            supervisor.wait_heard(program.pid, uid)
             self.assertIn(program.pid, supervisor.admitted_pids())

@@ -24,11 +24,14 @@ def space_of(pid):
     return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
-def is_in_use(space):
-    """Whether any process is in this mount namespace."""
+def is_in_use(space, supervisor):
+    """Whether any process is in this mount namespace. The kernel gives the number of one that has
+    gone to others: it is the one in which something is mounted at the daemon's directory."""
+    pipe = str(supervisor.pipe())
     for pid, _, state, _ in harness.processes():
         try:
-            if state != "Z" and space_of(pid) == space:
+            mounts = pathlib.Path(f"/proc/{pid}/mountinfo").read_text()
+            if state not in "ZX" and space_of(pid) == space and pipe in mounts:
                 return True
         except OSError:
             pass
@@ -125,7 +128,7 @@ class Private(PrivateSuite):
         self.assertEqual(self.connect(way_round, **ANOTHER), NOT_ALLOWED)
         supervisor.end_slow()
         program.answer()
-        self.assertIn((program.pid, OTHER_UID), supervisor.log.clients())
+        supervisor.wait_heard(program.pid, OTHER_UID)
         started = [line for line in supervisor.log.all() if b"Starting new server" in line]
         self.assertIn(f"for user {OTHER_UID}".encode(), started[-1])
 
@@ -141,7 +144,7 @@ class Private(PrivateSuite):
     def test_a_daemon_that_is_killed(self):
         supervisor = self.supervisor().start()
         gate = supervisor.gate_pid()
-        held = directories_of(gate)
+        held = wait_until(lambda: directories_of(gate), "the gate has the daemon's directory")
         self.check_private(supervisor)
         for _ in range(3):
             mark = supervisor.events.last_id()
@@ -173,7 +176,7 @@ class Private(PrivateSuite):
         self.assertEqual(space_of(server), space)
         self.assertNotEqual(self.check_private(supervisor), space)
         supervisor.end_slow()
-        wait_until(lambda: not is_in_use(space), "it is gone with its last server")
+        wait_until(lambda: not is_in_use(space, supervisor), "it is gone with its last server")
 
 
 class Adopted(PrivateSuite):
@@ -242,8 +245,7 @@ class Adopted(PrivateSuite):
         supervisor.events.wait("ready", said["id"])
         harness.Supervisor.wait_open(supervisor)
         self.check_visible(supervisor)
-        # Not at once: a front-end of it may be ending, and the kernel gives its number to others.
-        wait_until(lambda: not is_in_use(space), "its directory's name space is gone")
+        wait_until(lambda: not is_in_use(space, supervisor), "its directory's name space is gone")
 
 
 class Ends(PrivateSuite):
@@ -251,7 +253,8 @@ class Ends(PrivateSuite):
         supervisor = self.supervisor(stopInstances=True).start()
         space = self.check_private(supervisor)
         self.assertEqual(supervisor.terminate(), 0)
-        self.assertFalse(is_in_use(space))
+        # A front-end that was in it is killed when the supervisor ends, and not waited for.
+        wait_until(lambda: not is_in_use(space, supervisor), "nobody is in there")
         self.assertEqual(control_daemons(supervisor.pipe()), [])
         self.assertEqual(os.listdir(supervisor.pipe()), [])
         self.check_nothing_mounted(supervisor)
@@ -266,7 +269,7 @@ class Ends(PrivateSuite):
         supervisor.kill9()
         for pid in (gate, daemon):
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not is_in_use(space), "nobody is in there")
+        wait_until(lambda: not is_in_use(space, supervisor), "nobody is in there")
         self.check_nothing_mounted(supervisor)
         supervisor.start()
         self.check_private(supervisor)

@@ -32,7 +32,7 @@ class Quotas(GateSuite):
         return supervisor, teams
 
     def inside(self, supervisor, teams):
-        heard = set(supervisor.log.pids())
+        heard = supervisor.heard()
         return {name: sum(p.pid in heard for p in programs) for name, programs in teams.items()}
 
     def test_64_programs_of_8_namespaces_of_which_the_rest_is_refused(self):
@@ -41,12 +41,13 @@ class Quotas(GateSuite):
             for program in programs:
                 self.assertEqual(program.answer(), REFUSED)
         self.assertEqual(self.inside(supervisor, teams), self.QUOTAS)
-        refused = supervisor.events.of("refused")
         for name in self.QUOTAS:
             if name == "team-8":
                 continue
-            mine = [e for e in refused if e["message"].startswith(f"{name}, pod ")]
-            self.assertTrue(mine and " was refused, quota_clients: " in mine[0]["message"], name)
+            said = supervisor.events.wait(
+                "refused", where=lambda e, n=name: e["message"].startswith(f"{n}, pod ")
+            )
+            self.assertIn(" was refused, quota_clients: ", said["message"])
 
     def test_64_programs_of_8_namespaces_of_which_the_rest_waits(self):
         supervisor, teams = self.teams()
@@ -63,7 +64,7 @@ class Quotas(GateSuite):
         programs = [Program(supervisor) for _ in range(24)]
         wait_until(lambda: sum(p.has_answered() for p in programs) == 5, "5 are let in")
         wait_until(lambda: supervisor.at_the_share() == 19, "19 wait")
-        self.assertEqual(len(set(supervisor.log.pids())), 5)
+        self.assertEqual(len(supervisor.heard()), 5)
         self.all_come_in(supervisor, programs)
         self.assertEqual(list(supervisor.slots()[1].values()), [5])
         supervisor.wait_no_admissions()
@@ -83,7 +84,7 @@ class Quotas(GateSuite):
             )
         supervisor.wait_no_slots()
         self.assertEqual(supervisor.admitted_pids(), everybody)
-        self.assertEqual(set(supervisor.log.pids()), everybody)
+        wait_until(lambda: supervisor.heard() == everybody, "the daemon heard of them all")
         self.assertEqual(supervisor.events.of("refused"), [])
 
     def test_freed_when_the_process_is_gone(self):

@@ -286,7 +286,8 @@ class BothDead(Managed, GateSuite):
             self.assertNotIn(b"LISTEN_", text)
             self.assertNotIn(b"NOTIFY_SOCKET", text)
         self.assertNotIn(stored, socket_inodes(daemon))
-        self.assertIn(stored, socket_inodes(supervisor.gate_pid()))
+        gate = supervisor.gate_pid()
+        wait_until(lambda: stored in socket_inodes(gate), "the gate has it")
 
 
 if __name__ == "__main__":

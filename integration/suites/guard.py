@@ -146,7 +146,7 @@ def block_user_signal():
 
 
 def alarm_soon():
-    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    signal.setitimer(signal.ITIMER_REAL, 2)
 
 
 def no_core():
@@ -292,10 +292,14 @@ def settle(case):
     wait_until(there, "they are there")
     if case.pid != case.program:  # none is still with the guard
         guard = pathlib.Path(f"/proc/{case.pid}/status")
-        wait_until(
-            lambda: not int(guard.read_text().split("ShdPnd:")[1].split()[0], 16) & pending,
-            "the guard has passed them all",
-        )
+
+        def passed():
+            """It has taken them, and waits again: between the two it passes them on."""
+            text = guard.read_text()
+            taken = not int(text.split("ShdPnd:")[1].split()[0], 16) & pending
+            return taken and text.split("State:")[1].split()[0] == "S"
+
+        wait_until(passed, "the guard has passed them all")
     case.tell().hears().sees()
 
 

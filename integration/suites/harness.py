@@ -145,12 +145,17 @@ class Events(threading.Thread):
         connection.request("GET", f"/v1/events?follow=1&since={since}")
         response = connection.getresponse()
         for line in response:
+            now = time.monotonic()
             if self.ended:
                 return
-            if line.strip():
-                with self.changed:
-                    self.seen.append(json.loads(line))
-                    self.changed.notify_all()
+            event = json.loads(line) if line.strip() else {}
+            if "id" in event:  # the stream also says what it had to leave out
+                self.take(event, now)
+
+    def take(self, event, _now):
+        with self.changed:
+            self.seen.append(event)
+            self.changed.notify_all()
 
     def last_id(self):
         with self.changed:
@@ -434,7 +439,8 @@ class Supervisor:
         for _ in range(100):
             session = self.held_session()
             wait_until(lambda: session.poll() is not None or socket_inodes(session.pid), "a socket")
-            answers = [self.commands("get_server_list")[1] for _ in range(5)]
+            # This one is always answered, unless somebody else has the session.
+            answers = [self.commands("get_default_client_priority")[1] for _ in range(5)]
             if session.poll() is None and not any(answers[2:]):
                 return session
             session.kill()

@@ -62,6 +62,7 @@ class OnDemand(PodmanSuite):
         started = self.start_in(["s1"], *probe, options=self.with_cuda(supervisor))
         self.assertEqual(json.loads(self.line(started))["cuInit"], REFUSED)
         pid = self.engine.pid(started.name)
+        supervisor.wait_heard(pid)
         self.assertEqual(supervisor.log.clients(), [(pid, 0)])
         admission = supervisor.get("/v1/admissions")[0]
         expected = ("s1", f"docker:{started.name}")

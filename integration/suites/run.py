@@ -60,6 +60,7 @@ class Environment(RunSuite):
             supervisor, "--", *self.probe("--hold-until-stdin-closes"), stdin=subprocess.PIPE
         )
         self.assertEqual(json.loads(self.line(started))["cuInit"], REFUSED)
+        supervisor.wait_heard(started.pid)
         self.assertEqual(supervisor.log.clients(), [(started.pid, 0)])
         self.assertEqual(supervisor.admitted_pids(), {started.pid})
         started.stdin.close()
@@ -146,7 +147,7 @@ class Refusals(RunSuite):
         advice = "wait with --wait 60s, or end another program of yours"
         self.refused(supervisor, "quota_clients", advice)
         advice = "wait longer with --wait, or end another program of yours"
-        started = self.launch(supervisor, "--wait", "300ms", "--", "echo", "started")
+        started = self.launch(supervisor, "--wait", "1s", "--", "echo", "started")
         status, out, err = self.finish(started)
         self.assertEqual((status, out), (125, ""))
         waiting, refused = err.splitlines()

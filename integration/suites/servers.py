@@ -11,11 +11,18 @@ FAST_PROBE = {"probe": {"interval": "200ms", "timeout": "500ms", "failures": 3}}
 
 
 class Servers(Suite):
-    def client(self, supervisor):
+    def client(self, supervisor, other_than=0):
+        """One that is known, as is its server: `other_than` was the last one."""
         probe = supervisor.probe("--hold-until-stdin-closes")
         answer = json.loads(probe.stdout.readline())
         self.assertEqual(answer["cuInit"], 0, answer)
-        wait_until(lambda: supervisor.instance()["clients"] >= 1, "a client")
+
+        def known():
+            server = supervisor.instance()["server"]
+            served = {c["pid"] for c in supervisor.get("/v1/clients") if c["connected"]}
+            return server and server["pid"] not in (0, other_than) and probe.pid in served
+
+        wait_until(known, "the client and its server are known")
         return probe
 
     def test_a_client_gets_the_limits(self):
@@ -110,7 +117,7 @@ class Servers(Suite):
         os.kill(server, signal.SIGKILL)
         supervisor.events.wait("server_exited")
         probe.stdin.close()
-        again = self.client(supervisor)
+        again = self.client(supervisor, other_than=server)
         self.assertNotEqual(supervisor.instance()["server"]["pid"], server)
         again.stdin.close()
 

@@ -265,6 +265,7 @@ class Limits(ShimSuite):
         )
         supervisor.helpers.append(started)
         self.assertEqual(json.loads(self.line(started))["cuInit"], REFUSED)
+        supervisor.wait_heard(started.pid)
         self.assertEqual(supervisor.log.pids(), [started.pid])
         # One that is linked with CUDA takes its place before it uses it, and is told if there is none.
         linked = f"{self.library(supervisor)}:libcuda.so.1"

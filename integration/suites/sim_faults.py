@@ -55,14 +55,18 @@ class SimFaults(unittest.TestCase):
         for victim in victims:
             self.assertEqual(victim.ask("launch 1")["result"], 700)
             self.assertEqual(victim.ask("memory")["result"], 700)
-        node.wait_log("sticky error set:")
-        lines = node.server_lines()
+        head, length = "Server is handling a fatal GPU error.", 13
+
+        def told():
+            lines = node.server_lines()
+            begin = lines.index(head) if head in lines else len(lines)
+            return lines[begin : begin + length] if len(lines) >= begin + length else None
+
         who = self.named(node, culprit) if node.backend.version == "580" else culprit.pid
-        begin = lines.index("Server is handling a fatal GPU error.")
         self.assertEqual(
-            lines[begin : begin + 13],
+            wait_until(told, "all lines of the fault"),
             [
-                "Server is handling a fatal GPU error.",
+                head,
                 f"Client process {who} encountered a fatal GPU error.",
                 *(f"Status of client {self.named(node, c)} is INACTIVE" for c in clients),
                 "The following devices will be reset:",
@@ -407,7 +411,6 @@ class SimFaults(unittest.TestCase):
         other = node.client(user=1235, group=1235, extra_groups=[])
         mine = node.client()
         self.assertEqual(mine.ask("launch 1")["result"], 0)  # besides the other one
-        log = node.log_text()
         for text in (
             "CUDA MPS Control binary version: 13000",
             "CUDA MPS Server for Linux/Unix. Binary version: 13000",
@@ -415,7 +418,7 @@ class SimFaults(unittest.TestCase):
             f"NEW CLIENT {other.pid} from user 0:",
             f"Client {{PID: {mine.pid}, Context ID: 0}} connected",
         ):
-            self.assertIn(text, log)
+            node.wait_log(text)
 
 
 if __name__ == "__main__":

@@ -158,9 +158,10 @@ class Node:
     def server_in_log(self):
         # It is written by the server's process, which may let its client in before that.
         def started():
-            return re.findall(r"Starting new server (\d+)", self.log_text())
+            found = re.findall(r"Starting new server (\d+)", self.log_text())
+            return int(found[-1]) if found and harness.is_running(int(found[-1])) else None
 
-        return int(wait_until(started, "a server has started")[-1])
+        return wait_until(started, "a server that runs is in the log")
 
     def log_text(self):
         return self.log.read_text(errors="replace")
