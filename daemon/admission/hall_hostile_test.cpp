@@ -282,6 +282,7 @@ TEST_CASE("one container's newcomer takes the place of its own most dispensable 
 TEST_CASE("who has most gives a place to who has none, of those that wait the latest") {
   Kit kit(small(4, 4));
   std::vector<UniqueFd> hog;
+  hog.reserve(3);
   for (int i = 0; i < 3; ++i) hog.push_back(kit.asking("ask\ndeadline=default\n"));
   kit.machine.cgroup = "0::/b\n";
   const auto first = kit.greeted();
@@ -343,6 +344,7 @@ TEST_CASE("who asks and leaves counts until the desk is done with it") {
 TEST_CASE("requests are heard one of each container in turn") {
   Kit kit;
   std::vector<UniqueFd> hog;
+  hog.reserve(60);
   for (int i = 0; i < 60; ++i) hog.push_back(kit.greeted());
   kit.machine.cgroup = "0::/b\n";
   const auto other = kit.greeted();

@@ -109,7 +109,7 @@ std::string build_client(const Folder& folder) {
   const auto from = first + begins.size();
   std::ofstream(folder.path() + "/mps-ask.c")
       << text.substr(from, text.find("\n```\n", from) - from) << '\n';
-  const auto program = folder.path() + "/mps-ask";
+  auto program = folder.path() + "/mps-ask";
   const auto built =
       run("cc -std=c99 -Wall -Wextra -Werror -O2 -o " + program + " " + program + ".c");
   CHECK(built.text == "");

@@ -18,7 +18,6 @@
 
 using namespace mps::api;
 using mps::api::test::TempDir;
-using mps::api::test::wait_until;
 
 namespace {
 

@@ -82,7 +82,7 @@ class Audited {
     AuditorSources sources;
     sources.instances = [this] { return std::vector{instance}; };
     sources.ledger = [this] { return &ledger; };
-    sources.processes = [this](std::vector<std::string> uuids) {
+    sources.processes = [this](const std::vector<std::string>& uuids) {
       asked.push_back(uuids);
       return answer_with({{"GPU-A", processes, ""}}, nvml_error);
     };
@@ -92,7 +92,8 @@ class Audited {
       CHECK(about == "gpu0.shared");
       said.push_back(kind + ": " + message);
     };
-    sources.terminate = [this](const std::string& of, share::Process process, std::string why) {
+    sources.terminate = [this](const std::string& of, share::Process process,
+                               const std::string& why) {
       ended.push_back(of + " " + std::to_string(process.pid) + ": " + why);
     };
     auditor = std::make_shared<Auditor>(io.get_executor(), AuditorSettings{.node_pids = true},

@@ -68,7 +68,7 @@ struct Fixture {
   }
   Result ctl(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), {"--socket", path.string()});
-    return run(std::move(arguments));
+    return run(arguments);
   }
 
   TempDir directory;
