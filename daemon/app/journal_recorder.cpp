@@ -48,6 +48,21 @@ void remember_fault(const api::Event& event, instance::Remembered& remembered) {
   }
 }
 
+// The event of its start may be too old to be here still.
+void remember_daemon(const api::Event& event, instance::Remembered& remembered) {
+  static const std::set<std::string, std::less<>> of_its_life{"ready", "client_asked",
+                                                              "client_connected", "server_ready"};
+  if (event.kind == "control_exited" || event.kind == "stopped") {
+    remembered.daemon.reset();
+  } else if (event.kind == "control_started" || event.kind == "control_adopted") {
+    const auto pid = parse_number<pid_t>(api::text_in(event, "pid")).value_or(0);
+    remembered.daemon = instance::Remembered::Daemon{pid, event.time};
+  } else if (of_its_life.contains(event.kind)) {
+    if (!remembered.daemon) remembered.daemon.emplace();
+    remembered.daemon->seen = event.time;
+  }
+}
+
 }  // namespace
 
 instance::Remembered recall(const std::deque<api::Event>& events, const std::string& instance) {
@@ -69,6 +84,7 @@ instance::Remembered recall(const std::deque<api::Event>& events, const std::str
       remembered.start_failure.reset();
     }
     remember_fault(event, remembered);
+    remember_daemon(event, remembered);
   }
   for (auto& [pid, client] : clients) {
     if (pid > 0) remembered.clients.push_back(std::move(client));

@@ -12,8 +12,8 @@
 
 namespace mps::app {
 
-// Pure: what these events (in order) leave of an instance: clients that have not gone, and whether
-// the server's start was failing.
+// Pure: what these events (in order) leave of an instance: its daemon, clients that have not gone,
+// and whether the server's start was failing.
 instance::Remembered recall(const std::deque<api::Event>& events, const std::string& instance);
 
 class JournalRecorder : public instance::Recorder {

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 
 using namespace mps;
@@ -45,6 +46,26 @@ TEST_CASE("a failing server is recalled until one was ready") {
   CHECK_FALSE(recall({failed, event("server_ready", "6")}, "gpu0.shared").start_failure);
   CHECK_FALSE(recall({failed, event("control_started", "6")}, "gpu0.shared").start_failure);
   CHECK_FALSE(recall({failed}, "gpu1.shared").start_failure);
+}
+
+TEST_CASE("a daemon is recalled until it has ended, also where its start is too old to be known") {
+  CHECK_FALSE(recall({event("control_started", "9", "7", "gpu1.shared")}, "gpu0.shared").daemon);
+  auto last = event("client_asked", "4");
+  last.time = std::chrono::system_clock::time_point(std::chrono::seconds(30));
+  const auto known = recall({event("control_started", "9"), last}, "gpu0.shared").daemon;
+  REQUIRE(known);
+  CHECK(known->pid == 9);
+  CHECK(known->seen == last.time);
+  CHECK(recall({event("control_adopted", "9")}, "gpu0.shared").daemon->pid == 9);
+  for (const char* kind : {"client_asked", "client_connected", "server_ready", "ready"}) {
+    const auto seen = recall({event(kind, "4")}, "gpu0.shared").daemon;
+    REQUIRE(seen);
+    CHECK(seen->pid == 0);
+  }
+  for (const char* kind : {"control_exited", "stopped"}) {
+    CHECK_FALSE(recall({event("control_started", "9"), event(kind, "9")}, "gpu0.shared").daemon);
+  }
+  CHECK_FALSE(recall({event("client_gone", "4"), event("start_failed", "")}, "gpu0.shared").daemon);
 }
 
 TEST_CASE("a server's fault is recalled until it is over") {

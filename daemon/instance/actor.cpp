@@ -80,7 +80,7 @@ void Actor::close() {
 
 void Actor::start(const std::optional<FoundDaemon>& found) {
   reading_on(true);
-  restore();
+  const auto left = restore();
   auto ready = layout_.make();
   // A daemon that runs is taken up whatever else is wrong: one is never started beside it.
   if (found && take_up(*found, false)) return;
@@ -90,13 +90,17 @@ void Actor::start(const std::optional<FoundDaemon>& found) {
     if (auto file = layout_.open_log(); file) ready = follow_log(std::move(*file));
   }
   if (log_) follower_.drain(*log_);
+  // One of before the node was started again is nobody's loss now.
+  if (left && left->seen > started_at(0) && layout_.is_left_by_daemon()) {
+    give(DaemonGone{left->pid});
+  }
   reading_on(false);
   give(StartWanted{});
 }
 
 void Actor::drain(const FoundDaemon& found) {
   reading_on(true);
-  restore();
+  (void)restore();
   (void)layout_.make();
   (void)take_up(found, true);
   reading_on(false);
@@ -106,7 +110,7 @@ void Actor::reading_on(bool on) {
   if (std::exchange(reading_on_, on) != on && settings_.reading_on) settings_.reading_on(on);
 }
 
-void Actor::restore() {
+std::optional<Remembered::Daemon> Actor::restore() {
   auto remembered = recorder_.remember(settings_.id);
   if (remembered.faulted_server) machine_.restore_fault(*remembered.faulted_server);
   if (remembered.start_failure) machine_.restore_start_failure(*remembered.start_failure);
@@ -115,6 +119,7 @@ void Actor::restore() {
     machine_.restore_client(std::move(client));
     watch_process(watched);
   }
+  return remembered.daemon;
 }
 
 // Its output is followed through its own descriptor, whatever became of the file's name. False if

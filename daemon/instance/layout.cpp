@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <array>
+#include <optional>
 #include <string_view>
 
 #include "process/proc.h"
@@ -46,13 +47,19 @@ bool is_control_program(pid_t pid) {
   return stat && stat->name == std::string_view("nvidia-cuda-mps-control").substr(0, 15);
 }
 
-pid_t holder_of(const fs::path& path) {
+// The lock that is on it (F_UNLCK: none); nothing where that cannot be asked.
+std::optional<struct flock> lock_on(const fs::path& path) {
   UniqueFd file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
-  if (!file || ::fcntl(file.get(), F_GETLK, &lock) != 0 || lock.l_type == F_UNLCK) return 0;
-  return lock.l_pid;
+  if (!file || ::fcntl(file.get(), F_GETLK, &lock) != 0) return std::nullopt;
+  return lock;
+}
+
+pid_t holder_of(const fs::path& path) {
+  const auto lock = lock_on(path);
+  return !lock || lock->l_type == F_UNLCK ? 0 : lock->l_pid;
 }
 
 }  // namespace
@@ -90,6 +97,13 @@ Result<void> Layout::make_share(const std::string& id) const {
 pid_t Layout::lock_holder() const {
   const auto holder = holder_of(private_lock);
   return holder > 0 ? holder : holder_of(pipe / "control_lock");
+}
+
+bool Layout::is_left_by_daemon() const {
+  const auto visible = lock_on(pipe / "control_lock");
+  const auto hidden = lock_on(private_lock);
+  const auto is_held = [](const auto& lock) { return lock && lock->l_type != F_UNLCK; };
+  return (visible || hidden) && !is_held(visible) && !is_held(hidden);
 }
 
 Result<void> Layout::sweep() const {

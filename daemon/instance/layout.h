@@ -45,6 +45,9 @@ struct Layout {
   // The living daemon of this directory: who holds the lock on one of these files, which nobody but
   // us and our daemon can open. 0: nobody.
   [[nodiscard]] pid_t lock_holder() const;
+  // A daemon had its lock here and has it no longer. (Where nothing of it is left this is not
+  // known: false.)
+  [[nodiscard]] bool is_left_by_daemon() const;
 
   // The daemon's output: opened for append, so that holes can be punched behind the reader. A last
   // line that a dead daemon did not finish is ended, so that the next one's first is not its rest.

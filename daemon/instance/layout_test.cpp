@@ -3,9 +3,12 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <csignal>
 #include <fstream>
 #include <set>
 
@@ -87,6 +90,43 @@ TEST_CASE("what a dead daemon left is swept, and the lock is nobody else's") {
   CHECK(names_in(layout.pipe) == std::set<std::string>{"control_lock"});
   CHECK(mode_of(layout.pipe / "control_lock") == 0600);
   CHECK(inode_of(layout.pipe / "control_lock") != stale);
+}
+
+TEST_CASE("whether a daemon was here, and is no more, is seen by its lock") {
+  Folder folder;
+  const Layout layout(folder.path, "gpu0.shared");
+  REQUIRE(layout.make().has_value());
+  CHECK_FALSE(layout.is_left_by_daemon());
+  SUBCASE("in the directory that all see") {
+    REQUIRE(layout.make_lock().has_value());
+  }
+  SUBCASE("in its own") {
+    REQUIRE(layout.keep_private_lock().has_value());
+  }
+  CHECK(layout.is_left_by_daemon());
+  std::array<int, 2> ends{};
+  REQUIRE(::pipe(ends.data()) == 0);
+  const auto daemon = ::fork();
+  if (daemon == 0) {
+    struct flock lock {};
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    const auto visible = layout.pipe / "control_lock";
+    const auto& path = fs::exists(visible) ? visible : layout.private_lock;
+    const int file = ::open(path.c_str(), O_RDWR);
+    const bool locked = ::fcntl(file, F_SETLK, &lock) == 0;
+    (void)!::write(ends[1], locked ? "y" : "n", 1);
+    for (;;) ::pause();
+  }
+  char locked = 0;
+  REQUIRE(::read(ends[0], &locked, 1) == 1);
+  CHECK(locked == 'y');
+  CHECK_FALSE(layout.is_left_by_daemon());
+  CHECK(layout.lock_holder() == daemon);
+  ::kill(daemon, SIGKILL);
+  REQUIRE(::waitpid(daemon, nullptr, 0) == daemon);
+  CHECK(layout.is_left_by_daemon());
+  for (const int end : ends) ::close(end);
 }
 
 TEST_CASE("a log and its successor under the same name are told apart") {

@@ -64,6 +64,20 @@ void Machine::start() {
   act(SpawnDaemon{});
 }
 
+// Its end is told of as any other: somebody may have run on it.
+void Machine::handle(const DaemonGone& gone) {
+  const bool told_to_quit = end_asked_ && end_asked_->quit;
+  const auto pid = std::to_string(gone.pid);
+  std::vector<std::pair<std::string, std::string>> data{{"expected", "false"},
+                                                        {"asked", told_to_quit ? "true" : "false"}};
+  if (gone.pid != 0) data.insert(data.begin(), {"pid", pid});
+  emit("control_exited",
+       "the control daemon" + (gone.pid != 0 ? ", pid " + pid + "," : std::string()) +
+           " ended while no supervisor ran",
+       std::move(data));
+  end_asked_.reset();
+}
+
 void Machine::handle(const DaemonFound& found) {
   begun_ = true;
   enter(State::starting);

@@ -38,6 +38,10 @@ using Milliseconds = std::chrono::milliseconds;
 // ---- what happened ----
 
 struct StartWanted {};
+// An earlier supervisor left a control daemon (pid 0: not known which), and it runs no more.
+struct DaemonGone {
+  pid_t pid = 0;
+};
 // A control daemon of an earlier supervisor runs; `servers` are its children. Where nothing wants
 // it any more it is only drained: what it grants stays as it is.
 struct DaemonFound {
@@ -129,9 +133,9 @@ struct NewcomerLimitsWanted {
   std::optional<Own> limits{};
 };
 
-using Input = std::variant<StartWanted, DaemonFound, DaemonSpawned, DaemonNotSpawned, DaemonEnded,
-                           ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone, QuitDone,
-                           ServerShutDown, FaultSuspected, FaultedClientsEnded, TimerDue,
+using Input = std::variant<StartWanted, DaemonGone, DaemonFound, DaemonSpawned, DaemonNotSpawned,
+                           DaemonEnded, ServerEnded, ClientEnded, LogLine, ConfigureDone, ProbeDone,
+                           QuitDone, ServerShutDown, FaultSuspected, FaultedClientsEnded, TimerDue,
                            DrainWanted, UndrainWanted, RestartWanted, ShutdownWanted, DeviceOut,
                            DeviceBack, LimitsWanted, NewcomerLimitsWanted>;
 
@@ -279,6 +283,7 @@ class Machine {
 
   // inputs
   void handle(const StartWanted&);
+  void handle(const DaemonGone& gone);
   void handle(const DaemonFound& found);
   void handle(const DaemonSpawned& spawned);
   void handle(const DaemonNotSpawned& failure);

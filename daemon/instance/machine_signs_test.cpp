@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "instance/line_time.h"
 #include "instance/machine_test_kit.h"
@@ -321,6 +322,32 @@ TEST_CASE("what was asked of one server says nothing of the next") {
   busy.line("Starting new server 600 for user 1000");
   busy.line("NEW SERVER 600: Ready");
   CHECK(exited(busy.line("Server 600 exited with status 0")) == "server 600 exited with status 0");
+}
+
+TEST_CASE("a daemon that ended while no supervisor ran is told of before the next one starts") {
+  SUBCASE("by whatever") {
+    Kit kit;
+    const auto lines = kit.give(DaemonGone{100});
+    CHECK(lines == Lines{"emit control_exited: the control daemon, pid 100, ended while no "
+                         "supervisor ran"});
+    CHECK(has(kit.give(StartWanted{}), "spawn-daemon"));
+  }
+  SUBCASE("one of which its start is not known any more") {
+    Kit kit;
+    CHECK(kit.give(DaemonGone{}) ==
+          Lines{"emit control_exited: the control daemon ended while no supervisor ran"});
+  }
+  SUBCASE("by a quit that its log tells of, and that is nobody else's excuse") {
+    Kit kit;
+    const auto asked = [&kit] {
+      const auto actions = kit.machine.on(DaemonGone{100}, kit.now);
+      REQUIRE(actions.size() == 1);
+      return std::get<Emit>(actions[0]).data.back();
+    };
+    kit.line("Cmd:quit");
+    CHECK(asked() == std::pair<std::string, std::string>{"asked", "true"});
+    CHECK(asked() == std::pair<std::string, std::string>{"asked", "false"});
+  }
 }
 
 TEST_CASE("MPS's list tells of clients that nobody saw come") {

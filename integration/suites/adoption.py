@@ -2,6 +2,7 @@
 
 import collections
 import os
+import shutil
 import signal
 
 import harness
@@ -47,6 +48,10 @@ class Adoption(Suite):
         self.assertEqual(supervisor.terminate(), 0)
         for name in ("gpu0.shared", "gpu1.shared"):
             self.assertEqual(control_daemons(supervisor.pipe(name)), [])
+        supervisor.start()
+        said = [event["message"] for event in supervisor.events.of("control_exited")]
+        self.assertEqual([text for text in said if "no supervisor" in text], [])
+        self.assertEqual(supervisor.get("/v1/faults"), [])
 
     def test_a_daemon_that_died_meanwhile_is_started_again(self):
         supervisor = self.supervisor().start()
@@ -54,8 +59,40 @@ class Adoption(Suite):
         supervisor.kill9()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not control_daemons(supervisor.pipe()), "its end")
+        mark = supervisor.events.last_id()
         supervisor.start()
         self.assertNotEqual(self.pids(supervisor)["gpu0.shared"], pid)
+        said = supervisor.events.wait("control_exited", mark)
+        text = f"the control daemon, pid {pid}, ended while no supervisor ran"
+        self.assertEqual(said["message"], text)
+        (incident,) = supervisor.get("/v1/faults")
+        self.assertEqual((incident["kind"], incident["end"]), ("daemon_died", "serving"))
+        self.assertEqual(incident["cause"], text)
+        # And no more of it, by whoever comes then.
+        supervisor.kill9()
+        supervisor.start()
+        self.assertEqual(len(supervisor.events.of("control_exited")), 1)
+        self.assertEqual(len(supervisor.get("/v1/faults")), 1)
+
+    def test_a_daemon_of_which_nothing_is_left_is_not_told_of(self):
+        supervisor = self.supervisor().start()
+        supervisor.kill9()
+        os.kill(control_daemons(supervisor.pipe())[0], signal.SIGKILL)
+        wait_until(lambda: not control_daemons(supervisor.pipe()), "its end")
+        shutil.rmtree(supervisor.run)  # as /run is after a reboot
+        supervisor.start()
+        self.assertEqual(supervisor.events.of("control_exited"), [])
+        self.assertEqual(supervisor.get("/v1/faults"), [])
+
+    def test_a_daemon_that_was_told_to_quit_meanwhile_is_nobodys_fault(self):
+        supervisor = self.supervisor().start()
+        supervisor.kill9()
+        supervisor.commands("quit", pipe=supervisor.pipe())
+        wait_until(lambda: not control_daemons(supervisor.pipe()), "its end")
+        supervisor.start()
+        said = supervisor.events.wait("control_exited")
+        self.assertEqual(said["data"]["asked"], "true")
+        self.assertEqual(supervisor.get("/v1/faults"), [])
 
     def test_a_daemon_whose_device_is_gone_is_ended(self):
         supervisor = self.supervisor(devices=2).start()
