@@ -392,7 +392,8 @@ void GatedEntrance::told(std::uint64_t peer, const admission::Verdict& verdict) 
     guest.slot = in->slot;
     if (newcomers_) return newcomers_->comes(peer, guest.pid, in->grant);
     guest.let_in_since = steady_clock::now();
-    return link_->let_in(peer);
+    link_->let_in(peer);
+    return try_again_soon();  // or it is refused in time, whatever the gate says of it
   }
   guests_.erase(place);
   link_->refuse(peer);

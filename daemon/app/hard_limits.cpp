@@ -45,7 +45,14 @@ HardLimits::Actions HardLimits::not_entered(PeerId peer, TimePoint now) {
   const auto place =
       std::find_if(on_their_way_.begin(), on_their_way_.end(),
                    [peer](const OnItsWay& way) { return way.newcomer.peer == peer; });
-  if (place == on_their_way_.end()) return actions;
+  if (place == on_their_way_.end()) {
+    // It was given up as late, and has no place in line: else it would wait at the gate for ever.
+    const bool waits = std::any_of(line_.begin(), line_.end(), [peer](const Newcomer& newcomer) {
+      return newcomer.peer == peer;
+    });
+    if (!waits) actions.emplace_back(Refuse{peer, 0});
+    return actions;
+  }
   auto newcomer = place->newcomer;
   on_their_way_.erase(place);
   newcomer.not_before = now + settings_.again;

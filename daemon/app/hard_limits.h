@@ -64,7 +64,8 @@ class HardLimits {
   [[nodiscard]] Actions comes(PeerId peer, pid_t pid, const share::Grant& grant, TimePoint now);
   // These are in force for clients that come now; none: not known, or the ceiling is.
   [[nodiscard]] Actions in_force(const std::optional<share::Grant>& grant, TimePoint now);
-  // The daemon did not take it: to be tried again, for as long as there is patience.
+  // The daemon did not take it: to be tried again, for as long as there is patience. Refused where
+  // it is late already.
   [[nodiscard]] Actions not_entered(PeerId peer, TimePoint now);
   // The server has it, or its process has ended.
   [[nodiscard]] Actions arrived(pid_t pid, TimePoint now);

@@ -129,7 +129,8 @@ TEST_CASE("one that the daemon did not take is tried again, before all others") 
   kit.in_force(k_small);
   kit.comes(2, k_large);
   CHECK(kit.lines(kit.hard.not_entered(1, kit.now)) == Lines{});
-  CHECK(kit.lines(kit.hard.not_entered(9, kit.now)) == Lines{});
+  CHECK(kit.lines(kit.hard.not_entered(9, kit.now)) == Lines{"refuse 9 of pid 0"});
+  CHECK(kit.lines(kit.hard.not_entered(2, kit.now)) == Lines{});  // waits for its turn
   CHECK(kit.due() == Lines{"let in 1"});
   CHECK(kit.now.time_since_epoch() == 100ms);
   SUBCASE("for as long as there is patience") {

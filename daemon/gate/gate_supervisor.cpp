@@ -136,6 +136,8 @@ bool Gate::obey(const Message& message, UniqueFd beside) {
       return true;
     case Kind::no_daemon:
       daemon_directory_.reset();
+      // Whether they may enter the next one is asked anew.
+      while (entering_.first != k_none) not_entered(entering_.first, ECONNREFUSED);
       return true;
     case Kind::listen:
       return beside && !message.share.empty() && add_listener(message.share, std::move(beside));
@@ -239,8 +241,11 @@ void Gate::begin_end() {
 
 void Gate::verdict(std::uint64_t id, bool let_in) {
   const auto index = find(id);
-  if (index == k_none || peers_[index].step != Step::asked) return;
+  if (index == k_none) return;
   auto& peer = peers_[index];
+  // It was let in, and has waited for the daemon for too long.
+  if (!let_in && peer.step == Step::entering) return drop(index);
+  if (peer.step != Step::asked) return;
   if (!let_in) return drop(index);
   --peer.container->asked;
   if (peer.container->queued.first != k_none) link(to_ask_, &Container::to_ask, *peer.container);

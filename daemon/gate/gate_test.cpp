@@ -342,6 +342,61 @@ TEST_CASE("whom the daemon does not take goes on waiting, and may be let in late
   CHECK(kit.expect(Kind::inside).peer == id);
 }
 
+TEST_CASE("who has waited for the daemon for too long is refused, wherever it waits") {
+  Kit kit;
+  kit.start();
+  const auto first = kit.open_up();
+  const auto its = kit.expect(Kind::ask).peer;
+  const auto second = kit.open_up();
+  const auto other = kit.expect(Kind::ask).peer;
+  kit.let_in(its);
+  kit.let_in(other);
+  const auto end = kit.accept();  // and says nothing
+  SUBCASE("behind another") {
+    CHECK(kit.say({.kind = Kind::refuse, .peer = other}));
+    CHECK(heard(second) == "(end)");
+    CHECK(heard(first) == "(none)");
+    tell(end, k_greeting);
+    CHECK(kit.expect(Kind::inside).peer == its);
+  }
+  SUBCASE("at the daemon, where the next one has its turn") {
+    CHECK(kit.say({.kind = Kind::refuse, .peer = its}));
+    CHECK(heard(first) == "(end)");
+    CHECK(heard(end) == "(end)");
+    const auto next = kit.accept_and_greet();
+    CHECK(kit.expect(Kind::inside).peer == other);
+    CHECK(kit.say({.kind = Kind::refuse, .peer = other}));  // too late: it has got in
+    CHECK(heard(second) == "(none)");
+  }
+  CHECK(kit.is_idle());
+}
+
+TEST_CASE("when there is no daemon any more, those who were to enter are asked for anew") {
+  Kit kit;
+  kit.start();
+  const auto first = kit.open_up();
+  const auto its = kit.expect(Kind::ask).peer;
+  const auto second = kit.open_up();
+  const auto other = kit.expect(Kind::ask).peer;
+  kit.let_in(its);
+  kit.let_in(other);
+  const auto end = kit.accept();
+  CHECK(kit.say({.kind = Kind::no_daemon}));
+  for (const auto id : {its, other}) {
+    const auto word = kit.expect(Kind::not_entered);
+    CHECK(word.peer == id);
+    CHECK(word.code == ECONNREFUSED);
+  }
+  CHECK(heard(end) == "(end)");
+  kit.serve();
+  CHECK_FALSE(kit.accept());  // nobody enters unasked
+  kit.let_in(other);
+  const auto next = kit.accept_and_greet();
+  kit.expect_opening(next, ::getpid());
+  CHECK(kit.expect(Kind::inside).peer == other);
+  CHECK(heard(first) == "(none)");
+}
+
 TEST_CASE("a full backlog of the daemon is tried again until the deadline") {
   Kit kit;
   kit.start();

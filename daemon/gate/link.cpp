@@ -30,6 +30,7 @@ constexpr int k_messages = 64;          // heard before others get their turn
 constexpr std::chrono::milliseconds k_first_pause{5};
 constexpr std::chrono::milliseconds k_longest_pause{1000};
 constexpr std::chrono::milliseconds k_last_word{2000};
+constexpr std::chrono::milliseconds k_short_of_memory{50};
 
 }  // namespace
 
@@ -268,8 +269,14 @@ asio::awaitable<void> Link::write(Self self, std::uint64_t turn) {
     const auto& word = self->words_.front();
     const std::span<const int> beside(&word.descriptor, word.descriptor < 0 ? 0U : 1U);
     if (system.send(self->gate_->native_handle(), word.bytes, nullptr, beside) < 0) {
-      if (errno == EAGAIN || errno == EINTR) continue;
-      co_return;  // it has gone: whoever reads finds out
+      const int why = errno;
+      if (why == EAGAIN || why == EINTR) continue;
+      if (why != ENOBUFS && why != ENOMEM && why != ETOOMANYREFS) {
+        co_return;  // it has gone: whoever reads finds out
+      }
+      asio::steady_timer pause(self->executor_, k_short_of_memory);
+      co_await pause.async_wait(k_use);
+      continue;
     }
     if (word.descriptor >= 0) ::close(word.descriptor);
     self->words_.pop_front();

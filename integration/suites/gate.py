@@ -270,6 +270,26 @@ class Held(GateSuite):
         os.kill(daemon, signal.SIGCONT)
         self.check_came_in(supervisor, program)
 
+    def test_for_no_longer_than_it_may_take(self):
+        """A daemon that takes nobody: a program that was let in is refused in time, and not left
+        waiting. The limit is 10 s where nobody waits for a place."""
+        supervisor = self.supervisor(
+            admission=NO_WAIT, probe={"interval": "1m", "timeout": "50s", "failures": 5}
+        ).start()
+        daemon = supervisor.instance()["control"]["pid"]
+        os.kill(daemon, signal.SIGSTOP)
+        programs = [self.is_held(supervisor) for _ in range(4)]
+        for program in programs:
+            self.assertEqual(program.answer(), REFUSED)
+        said = supervisor.events.wait("refused")
+        self.assertRegex(
+            said["message"],
+            r"^process \d+ was let in, and then refused, timeout: the control daemon did not take it "
+            r"within 10s$",
+        )
+        os.kill(daemon, signal.SIGCONT)
+        self.lets_in(supervisor)
+
     def test_who_is_let_in_needs_not_be_taken_by_the_daemon_at_once(self):
         supervisor = self.supervisor(admission=NO_WAIT).start()
         daemon = supervisor.instance()["control"]["pid"]
