@@ -144,7 +144,13 @@ bool Case::begins_round(const Sign& sign) const {
   if (!recovering_) return false;
   if (sign.line) return round_.line || late;
   // A probe sees the same fault again and again.
-  return sign.prompt && late;
+  return sign.prompt && late && !is_late_word(sign);
+}
+
+// Of the driver, about a fault that MPS has told of, or about another one of which MPS has yet to
+// tell: a round that it began would be put down to who is there now.
+bool Case::is_late_word(const Sign& sign) const {
+  return sign.of_driver && confirmed_ && round_.fault && sign.at - last_sign_ > k_together;
 }
 
 void Case::begin_round(const Sign& sign, const Clients& clients) {
@@ -186,7 +192,7 @@ void Case::fault(const Sign& sign, const Clients& clients) {
     changed_ = true;  // its line is not told again
   }
   round_.line = round_.line || sign.line;
-  last_sign_ = std::max(last_sign_, sign.at);
+  if (!is_late_word(sign)) last_sign_ = std::max(last_sign_, sign.at);
   attribute();
 }
 

@@ -46,6 +46,7 @@ class Case {
     Time at{};
     bool line = false;
     bool prompt = true;
+    bool of_driver = false;  // an Xid
   };
   void fault(const Sign& sign, const Clients& clients);
   void name(pid_t pid, const Clients& clients);  // of the round's culprit
@@ -80,6 +81,7 @@ class Case {
     std::vector<pid_t> strangers{};
   };
   void recall_round();
+  [[nodiscard]] bool is_late_word(const Sign& sign) const;
   [[nodiscard]] bool begins_round(const Sign& sign) const;
   void begin_round(const Sign& sign, const Clients& clients);
   void look_who_is_there(const Sign& sign, const Clients& clients);

@@ -222,7 +222,7 @@ void Tracker::handle(const XidReported& xid, Time at) {
   if (takes_out(meant)) {
     device_trouble(at);
   } else if (meant == Consequence::client_fault) {
-    fault({at, false, true});
+    fault({at, false, true, true});
   }
   auto* of = about(at, k_together);
   if (of == nullptr) {

@@ -298,6 +298,28 @@ TEST_CASE("a fault while another is recovered from is another round") {
   CHECK(one.attributed == at(1));
 }
 
+TEST_CASE("the driver's late word for a fault accuses nobody who came behind it") {
+  Watched watched;
+  watched.clients({7, 8})
+      .on(k_line, 0)
+      .on(ClientWent{7, 70}, 1000)
+      .on(ClientWent{8, 80}, 1000)
+      .on(ContextRecreated{}, 1500)
+      .on(ClientCame{client(9, 3000)}, 3000);
+  SUBCASE("of which MPS has told") {
+    watched.on(XidReported{31}, 6000).on(Serving{}, 6100);
+    CHECK(watched.one().rounds == 1);
+    CHECK(watched.one().attribution == Attribution::one_of);
+    CHECK(pids(watched.one().suspects) == Pids{7, 8});
+    CHECK(watched.one().culprits.empty());
+  }
+  SUBCASE("but its fault is its fault, where MPS tells of that") {
+    watched.on(XidReported{31}, 6000).on(CulpritNamed{9}, 6001).on(Serving{}, 6100);
+    CHECK(watched.one().rounds == 2);
+    CHECK(pids(watched.one().culprits) == Pids{9});
+  }
+}
+
 TEST_CASE("the line of a fault whose recovery an Xid has begun is no other round") {
   Watched watched;
   watched.clients({7})
