@@ -403,7 +403,8 @@ asio::awaitable<void> Supervisor::end_instances() {
   fleet_.ask_all(instance::DrainWanted{});
   co_await wait_for_ends(settings_.drain_timeout);
   fleet_.ask_all(instance::ShutdownWanted{});
-  if (co_await wait_for_ends(settings_.shutdown_timeout)) co_return;
+  const bool ended = co_await wait_for_ends(settings_.shutdown_timeout);
+  if (ended) co_return;
   for (const auto& instance : fleet_.snapshots()) {
     if (!instance.control) continue;
     spdlog::error("{}: its control daemon did not end in time", instance.id);

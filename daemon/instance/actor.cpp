@@ -448,6 +448,10 @@ asio::awaitable<void> Actor::wait_for(Self self, Timer timer, Milliseconds delay
   if (turn != self->turns_[place] || self->closed_) co_return;
   self->timers_[place]->expires_after(delay);
   co_await self->timers_[place]->async_wait(asio::as_tuple(asio::use_awaitable));
+  if (turn != self->turns_[place] || self->closed_) co_return;
+  // Where we were held up, what the daemon has said since comes first: it may be what was waited
+  // for, and a server that has recovered is not to be ended.
+  if (self->log_) self->follower_.drain(*self->log_);
   if (turn == self->turns_[place]) self->give(TimerDue{timer});
 }
 
