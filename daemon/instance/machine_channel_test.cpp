@@ -150,8 +150,22 @@ TEST_CASE("the holder is ended where the settings say so") {
   settings.end_channel_holder = true;
   Kit kit(settings);
   kit.make_ready();
-  kit.due(Timer::next_probe);
-  CHECK(kit.give(ProbeDone{control::Busy{4711, "bash"}}).back() == "signal-holder 4711 15");
+  const auto found = [&kit](const control::Outcome& outcome) {
+    kit.due(Timer::next_probe);
+    return kit.give(ProbeDone{outcome}).back();
+  };
+  const control::Busy busy{4711, "bash"};
+  SUBCASE("when it is found once more") {
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
+    CHECK(found(busy) == "signal-holder 4711 15");
+    CHECK(found(control::Blocked{4711, "bash"}) == "signal-holder 4711 15");
+    CHECK_FALSE(found(control::Busy{4712, "bash"}).starts_with("signal-holder"));
+  }
+  SUBCASE("unless it has turned out to be a client") {
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
+    kit.line("NEW CLIENT 4711 from user 1000: Server is not ready, push client to pending list");
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
+  }
 }
 
 TEST_CASE("a stopped daemon without clients is replaced after three probes in a row") {
