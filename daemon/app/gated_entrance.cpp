@@ -225,7 +225,9 @@ void GatedEntrance::keep_programs(const std::string& share, const Sockets& socke
   const auto& folder = sockets.admission.directory;
   const auto looked = settings_.programs->keep(folder);
   for (const auto& path : looked.replaced) {
-    if (!refusals_.count(path + " of " + share, steady_clock::now())) continue;
+    auto which = path;
+    which.append(" of ").append(share);
+    if (!refusals_.count(which, steady_clock::now())) continue;
     say_("share_program_replaced", settings_.place.instance,
          (folder / path).string() +
              " was not this agent's, but an earlier version's or what somebody made of it; it was "

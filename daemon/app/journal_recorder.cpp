@@ -56,7 +56,7 @@ void remember_daemon(const api::Event& event, instance::Remembered& remembered) 
     remembered.daemon.reset();
   } else if (event.kind == "control_started" || event.kind == "control_adopted") {
     const auto pid = parse_number<pid_t>(api::text_in(event, "pid")).value_or(0);
-    remembered.daemon = instance::Remembered::Daemon{pid, event.time};
+    remembered.daemon = instance::RememberedDaemon{pid, event.time};
   } else if (of_its_life.contains(event.kind)) {
     if (!remembered.daemon) remembered.daemon.emplace();
     remembered.daemon->seen = event.time;

@@ -26,7 +26,7 @@ namespace mps::gate::test {
 
 using namespace std::chrono_literals;
 
-inline const std::string k_greeting("greet\0ng", 9);  // the last byte is 0 as well
+inline const std::string k_greeting("greet\0ng\0", 9);
 inline const std::vector<std::string> k_opening{std::string("openin\0g!", 9),
                                                 std::string("cl\0i", 4)};
 

@@ -102,8 +102,9 @@ TEST_CASE("every other opening is refused once it is said, and counted") {
       {"more after it", {k_opening[0], k_opening[1], "more"}},
       {"very many", std::vector<std::string>(16, "hello")},
   };
-  for (const auto& [name, texts] : cases) {
-    CAPTURE(name);
+  for (const auto& one : cases) {
+    CAPTURE(one.name);
+    const auto& texts = one.texts;
     Kit kit;
     kit.start();
     const auto peer = kit.join();

@@ -110,7 +110,7 @@ void Actor::reading_on(bool on) {
   if (std::exchange(reading_on_, on) != on && settings_.reading_on) settings_.reading_on(on);
 }
 
-std::optional<Remembered::Daemon> Actor::restore() {
+std::optional<RememberedDaemon> Actor::restore() {
   auto remembered = recorder_.remember(settings_.id);
   if (remembered.faulted_server) machine_.restore_fault(*remembered.faulted_server);
   if (remembered.start_failure) machine_.restore_start_failure(*remembered.start_failure);

@@ -139,7 +139,7 @@ class Actor : public std::enable_shared_from_this<Actor> {
   bool take_up(FoundDaemon found, bool only_drain);
   Result<void> follow_output_of(pid_t pid);
   void log_failed(const Error& error);
-  std::optional<Remembered::Daemon> restore();
+  std::optional<RememberedDaemon> restore();
   void reading_on(bool on);
   void on_lines(std::span<const process::FollowedLine> lines);
   void note_flood(std::size_t unknown_lines);

@@ -178,12 +178,14 @@ TEST_CASE("a stopped daemon without clients is replaced after three probes in a 
   kit.due(Timer::next_probe);
   CHECK(kit.give(ProbeDone{control::Stopped{}}) == Lines{"set next_probe 1s"});
   kit.due(Timer::next_probe);
+  const std::string wedged =
+      "emit wedged: no answer 3 times in a row: the control daemon is stopped (state T in /proc); "
+      "no "
+      "clients run, it is replaced";
   CHECK(kit.give(ProbeDone{control::Stopped{}}) ==
-        Lines{"set next_probe 1s",
-              "emit wedged: no answer 3 times in a row: the control daemon is stopped (state T in "
-              "/proc); no clients run, it is replaced",
-              "cancel configure_again", "cancel start_deadline", "cancel next_probe", "close-door",
-              "signal-daemon 15", "signal-daemon 18", "set stop_rung 2s"});
+        Lines{"set next_probe 1s", wedged, "cancel configure_again", "cancel start_deadline",
+              "cancel next_probe", "close-door", "signal-daemon 15", "signal-daemon 18",
+              "set stop_rung 2s"});
   CHECK(kit.machine.state() == State::recovering);
 }
 

@@ -16,13 +16,14 @@ struct ReadPosition {
   std::uint64_t end_offset = 0;
 };
 
+struct RememberedDaemon {
+  pid_t pid = 0;  // 0: not known
+  SystemTime seen{};
+};
+
 // What the journal says of the time before this supervisor.
 struct Remembered {
-  struct Daemon {
-    pid_t pid = 0;  // 0: not known
-    SystemTime seen{};
-  };
-  std::optional<Daemon> daemon;              // ran, and its end was not told of
+  std::optional<RememberedDaemon> daemon;    // ran, and its end was not told of
   std::vector<Client> clients;               // asked or connected, and had not gone
   std::optional<std::string> start_failure;  // the server's start was failing, with this cause
   std::optional<pid_t> faulted_server;       // refused newcomers because of a fault
