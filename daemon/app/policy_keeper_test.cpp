@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
-#include <thread>
 
 #include "base/file.h"
 
@@ -26,6 +25,25 @@ std::string text(const std::string& subject, int percentage) {
   return "apiVersion: mps-supervisor.dev/v1\nkind: MpsPolicy\nmetadata: {namespace: \"" + subject +
          "\"}\nspec: {client: {activeThreadPercentage: " + std::to_string(percentage) + "}}\n";
 }
+
+// What a reading uses, on another thread: it may go on for longer than the keeper and its World.
+struct Reader {
+  std::shared_future<void> hang;                       // of readings, from the next start on
+  std::atomic<bool> nothing_is_gone_for_good = false;  // however long it takes
+  std::atomic<int> begun = 0;
+  std::atomic<int> readings = 0;
+
+  PolicyReading read(ReadingOrder order, const std::shared_future<void>& hangs) {
+    ++begun;
+    if (hangs.valid()) hangs.wait();
+    if (order.gone && nothing_is_gone_for_good) {
+      for (auto& [name, since] : *order.gone) since = std::chrono::steady_clock::now();
+    }
+    auto reading = read_policies(order);
+    ++readings;
+    return reading;
+  }
+};
 
 // A keeper with a directory of its own; `run_until` turns the reactor until something is true.
 struct World {
@@ -46,10 +64,12 @@ struct World {
   void start(std::vector<policy::DeviceFacts> devices = {}) {
     keeper = std::make_shared<PolicyKeeper>(
         io.get_executor(),
-        PolicyKeeper::Settings{.directory = root / "policies",
-                               .store = store,
-                               .store_again = 1ms,
-                               .read = [this](const ReadingOrder& order) { return read(order); }},
+        PolicyKeeper::Settings{
+            .directory = root / "policies",
+            .store = store,
+            .store_again = 1ms,
+            .read = [to = reader, hang = reader->hang](
+                        const ReadingOrder& order) { return to->read(order, hang); }},
         [this](const std::string& kind, const std::string& message) {
           said.push_back({kind, message});
         });
@@ -72,16 +92,6 @@ struct World {
       return stored && (*stored)->number == number();
     });
     stop();
-  }
-  PolicyReading read(ReadingOrder order) {
-    ++begun;
-    if (hang.valid()) hang.wait();
-    if (order.gone && nothing_is_gone_for_good) {
-      for (auto& [name, since] : *order.gone) since = std::chrono::steady_clock::now();
-    }
-    auto reading = read_policies(order);
-    ++readings;
-    return reading;
   }
   template <typename Condition>
   void run_until(const Condition& condition) {
@@ -111,17 +121,14 @@ struct World {
 
   // Until as many readings more have been done.
   void run_readings(int more) {
-    const int until = readings + more;
-    run_until([&] { return readings >= until; });
+    const int until = reader->readings + more;
+    run_until([&] { return reader->readings >= until; });
   }
 
   fs::path root;
   fs::path store;
   std::chrono::milliseconds limit = 60s;
-  std::shared_future<void> hang;                       // of readings, from the next start on
-  std::atomic<bool> nothing_is_gone_for_good = false;  // however long it takes
-  std::atomic<int> begun = 0;
-  std::atomic<int> readings = 0;
+  std::shared_ptr<Reader> reader = std::make_shared<Reader>();
   boost::asio::io_context io;
   std::vector<PolicyNews> said;
   std::shared_ptr<PolicyKeeper> keeper;
@@ -255,7 +262,7 @@ TEST_CASE("devices that came to be known later are checked against, and nothing 
 
 TEST_CASE("a file that is moved away and written anew never left, also for the next supervisor") {
   World world;
-  world.nothing_is_gone_for_good = true;
+  world.reader->nothing_is_gone_for_good = true;
   world.write("a.yaml", text("team-a", 25));
   world.write("b.yaml", text("team-b", 30));
   world.start();
@@ -268,7 +275,7 @@ TEST_CASE("a file that is moved away and written anew never left, also for the n
   world.write("a.yaml", text("team-a", 25));
   world.run_readings(1);
   world.stop_when_stored();
-  world.nothing_is_gone_for_good = false;
+  world.reader->nothing_is_gone_for_good = false;
   world.write("a.yaml", text("team-a", 250));
   world.start();
   CHECK(world.percentage("team-a") == 25);
@@ -315,7 +322,8 @@ TEST_CASE("a directory that hangs holds up nobody, and that is said each time") 
   world.said.clear();
 
   std::promise<void> release;
-  world.hang = release.get_future().share();
+  world.reader->hang = release.get_future().share();
+  const int before = world.reader->begun;
   world.limit = 1ms;
   world.start();
   const auto slow = "reading " + (world.root / "policies").string() + " takes longer than 1ms";
@@ -333,10 +341,8 @@ TEST_CASE("a directory that hangs holds up nobody, and that is said each time") 
   }
   SUBCASE("for ever") {
     // One that has not begun when the keeper ends never does.
-    world.run_until([&] { return world.begun == 2; });
+    world.run_until([&] { return world.reader->begun > before; });
     world.stop();
     release.set_value();
-    // What holds the World has ended before it does.
-    while (world.readings < 2) std::this_thread::yield();
   }
 }
