@@ -57,7 +57,8 @@ asio::awaitable<void> Actor::learn_greeting(Self self, std::function<bool()> wan
   };
   greeting.said = [self](std::string bytes) { self->door_->greeting(std::move(bytes)); };
   greeting.failed = [self](const Error& error) {
-    self->door_failed("newcomers wait, and are not answered yet: " + error.message);
+    self->door_failed("newcomers wait, and are not answered yet: " + error.message +
+                      "; it is asked again until it gives one");
   };
   co_await await_greeting(std::move(greeting));
 }

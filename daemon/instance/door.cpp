@@ -209,19 +209,18 @@ asio::awaitable<Result<std::string>> ask_greeting(fs::path control,
   co_return std::string(bytes.data(), static_cast<std::size_t>(got));
 }
 
-asio::awaitable<bool> await_greeting(AwaitedGreeting greeting) {
+asio::awaitable<void> await_greeting(AwaitedGreeting greeting) {
   while (greeting.wanted()) {
     auto heard = co_await ask_greeting(greeting.control, greeting.deadline);
     if (heard) {
       greeting.said(std::move(*heard));
-      co_return true;
+      co_return;
     }
     if (!greeting.wanted()) break;
     greeting.failed(heard.error());
     asio::steady_timer pause(co_await asio::this_coro::executor, k_greeting_again);
     co_await pause.async_wait(k_use);
   }
-  co_return false;
 }
 
 }  // namespace mps::instance

@@ -71,7 +71,7 @@ inline constexpr std::chrono::milliseconds k_greeting_deadline{250};
 boost::asio::awaitable<Result<std::string>> ask_greeting(
     std::filesystem::path control, std::chrono::milliseconds deadline = k_greeting_deadline);
 
-// The same, again and again, until it says something (true) or nobody waits for that any more.
+// The same, again and again, until it says something or nobody waits for that any more.
 struct AwaitedGreeting {
   std::filesystem::path control;
   std::function<bool()> wanted;
@@ -79,6 +79,6 @@ struct AwaitedGreeting {
   std::function<void(const Error&)> failed;  // each time
   std::chrono::milliseconds deadline = k_greeting_deadline;
 };
-boost::asio::awaitable<bool> await_greeting(AwaitedGreeting greeting);
+boost::asio::awaitable<void> await_greeting(AwaitedGreeting greeting);
 
 }  // namespace mps::instance

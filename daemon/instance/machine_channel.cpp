@@ -377,10 +377,12 @@ void Machine::not_answered(const control::Outcome& outcome) {
   probe_in(std::min(settings_.probe_interval, k_soon));
   const auto held = [this](ChannelState state, const auto& by, const std::string& detail) {
     // A client whose server is being started holds the daemon up, too, and may have come after the
-    // others had been named to the channel.
-    const bool still = by.holder && channel_.holder == by.holder && !clients_.contains(*by.holder);
+    // others had been named to the channel. Those who take turns at it are no better than one.
+    const bool again =
+        channel_.state == ChannelState::busy || channel_.state == ChannelState::blocked;
     channel_is(state, by.holder, by.holder_name, detail);
-    if (settings_.end_channel_holder && still) act(SignalHolder{*by.holder, SIGTERM});
+    if (!settings_.end_channel_holder || !again || !by.holder) return;
+    if (!clients_.contains(*by.holder)) act(SignalHolder{*by.holder, SIGTERM});
   };
   if (const auto* busy = std::get_if<control::Busy>(&outcome)) {
     held(ChannelState::busy, *busy,

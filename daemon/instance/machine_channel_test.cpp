@@ -159,7 +159,17 @@ TEST_CASE("the holder is ended where the settings say so") {
     CHECK_FALSE(found(busy).starts_with("signal-holder"));
     CHECK(found(busy) == "signal-holder 4711 15");
     CHECK(found(control::Blocked{4711, "bash"}) == "signal-holder 4711 15");
-    CHECK_FALSE(found(control::Busy{4712, "bash"}).starts_with("signal-holder"));
+  }
+  SUBCASE("also where two take turns") {
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
+    CHECK(found(control::Blocked{4712, "bash"}) == "signal-holder 4712 15");
+    CHECK(found(busy) == "signal-holder 4711 15");
+  }
+  SUBCASE("not when commands were answered in between") {
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
+    kit.due(Timer::next_probe);
+    kit.give(Kit::probed());
+    CHECK_FALSE(found(busy).starts_with("signal-holder"));
   }
   SUBCASE("unless it has turned out to be a client") {
     CHECK_FALSE(found(busy).starts_with("signal-holder"));

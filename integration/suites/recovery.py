@@ -270,7 +270,7 @@ class Steered(Suite):
         self.assertEqual(
             said["message"],
             "newcomers wait, and are not answered yet: no greeting from "
-            f"{supervisor.pipe() / 'control'}",
+            f"{supervisor.pipe() / 'control'}; it is asked again until it gives one",
         )
         newcomer = supervisor.probe()
         wait_until(lambda: harness.socket_inodes(newcomer.pid), "it has come")
