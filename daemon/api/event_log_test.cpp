@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,10 +13,12 @@
 #include <random>
 
 #include "api/test_support.h"
+#include "base/no_room_kit.h"
 #include "base/unique_fd.h"
 
 using namespace mps::api;
 using mps::api::test::TempDir;
+using mps::test::NoRoom;
 
 namespace {
 
@@ -42,24 +43,6 @@ std::string contents(const std::filesystem::path& path) {
 void add(const std::filesystem::path& path, const std::string& text) {
   std::ofstream(path, std::ios::app) << text;
 }
-
-// The file cannot grow beyond `size` while this lives: what a full disk does.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(std::uint64_t size) {
-    signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    auto limit = before_;
-    limit.rlim_cur = size;
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { setrlimit(RLIMIT_FSIZE, &before_); }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 }  // namespace
 
@@ -197,7 +180,7 @@ TEST_CASE("with a full disk events live in memory, and are written when there is
   log->append(read_from_log(10));
   const auto good = contents(file);
   {
-    const FileSizeLimit full(good.size() + 40);  // room for half a line
+    const NoRoom full(good.size() + 40);  // room for half a line
     log->append(read_from_log(20));
     log->append(read_from_log(30));
     CHECK(log->write_errors() == 2);
@@ -220,7 +203,7 @@ TEST_CASE("a rotation that finds no room changes nothing") {
   auto log = open_in(directory, 4096, 100);
   log->append(read_from_log(10));
   {
-    const FileSizeLimit full(10);
+    const NoRoom full(10);
     log->append(read_from_log(20));
     CHECK(log->write_errors() == 2);  // neither the new file nor the old one took it
     CHECK(!std::filesystem::exists(directory.path() / "journal.jsonl.1"));
@@ -273,7 +256,7 @@ TEST_CASE("a journal that cannot be opened is an error with its reason") {
   REQUIRE(!link);
   CHECK(link.error().message == "open " + file + ": Too many levels of symbolic links");
   std::filesystem::remove(file);
-  const FileSizeLimit full(0);
+  const NoRoom full(0);
   const auto no_room = EventLog::open({directory.path(), 10, 1000});
   REQUIRE(!no_room);
   CHECK(no_room.error().message == "write " + file + ": File too large");

@@ -31,6 +31,11 @@ struct File {
     REQUIRE(opened.has_value());
     return std::move(opened->file);
   }
+  [[nodiscard]] AppendFile::Successor next() const {
+    auto made = AppendFile::Successor::make(path, ".next");
+    REQUIRE(made.has_value());
+    return std::move(*made);
+  }
   [[nodiscard]] std::string text() const {
     std::ifstream in(path);
     return {std::istreambuf_iterator<char>(in), {}};
@@ -46,14 +51,13 @@ TEST_CASE("a successor takes the file's place, and is appended to") {
   const File file;
   auto kept = file.open();
   REQUIRE(kept.append("old\n"));
-  auto next = AppendFile::Successor::make(file.path, ".next");
-  REQUIRE(next.has_value());
-  CHECK(next->append("new\n"));
-  CHECK(next->sync());
+  auto next = file.next();
+  CHECK(next.append("new\n"));
+  CHECK(next.sync());
   CHECK(file.text() == "old\n");
   const auto before = kept.handle();
   REQUIRE(before.has_value());
-  CHECK(kept.succeed(std::move(*next)));
+  CHECK(kept.succeed(std::move(next)));
   CHECK(kept.size() == 4);
   CHECK(kept.append("newer\n"));
   CHECK(file.text() == "new\nnewer\n");
@@ -68,8 +72,7 @@ TEST_CASE("a successor that is not used is gone, and what has its name makes roo
   auto kept = file.open();
   std::filesystem::create_symlink("/nonexistent/elsewhere", file.beside());
   {
-    const auto next = AppendFile::Successor::make(file.path, ".next");
-    REQUIRE(next.has_value());
+    const auto next = file.next();
     CHECK(std::filesystem::is_regular_file(file.beside()));
   }
   CHECK_FALSE(std::filesystem::exists(file.beside()));
@@ -82,10 +85,9 @@ TEST_CASE("a successor that cannot take the place leaves the file as it is") {
   const File file;
   auto kept = file.open();
   REQUIRE(kept.append("old\n"));
-  auto next = AppendFile::Successor::make(file.path, ".next");
-  REQUIRE(next.has_value());
+  auto next = file.next();
   std::filesystem::remove(file.beside());
-  CHECK(kept.succeed(std::move(*next)).error().message ==
+  CHECK(kept.succeed(std::move(next)).error().message ==
         "rename " + file.beside() + ": No such file or directory");
   CHECK(kept.append("on\n"));
   CHECK(file.text() == "old\non\n");

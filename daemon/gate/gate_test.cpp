@@ -343,59 +343,63 @@ TEST_CASE("whom the daemon does not take goes on waiting, and may be let in late
   CHECK(kit.expect(Kind::inside).peer == id);
 }
 
+namespace {
+
+// Two that are let in: the daemon has the first one's connection, and says nothing.
+struct TwoToEnter : Kit {
+  TwoToEnter() {
+    start();
+    first = open_up();
+    its = expect(Kind::ask).peer;
+    second = open_up();
+    other = expect(Kind::ask).peer;
+    let_in(its);
+    let_in(other);
+    end = accept();
+  }
+  UniqueFd first, second, end;
+  std::uint64_t its = 0, other = 0;
+};
+
+}  // namespace
+
 TEST_CASE("who has waited for the daemon for too long is refused, wherever it waits") {
-  Kit kit;
-  kit.start();
-  const auto first = kit.open_up();
-  const auto its = kit.expect(Kind::ask).peer;
-  const auto second = kit.open_up();
-  const auto other = kit.expect(Kind::ask).peer;
-  kit.let_in(its);
-  kit.let_in(other);
-  const auto end = kit.accept();  // and says nothing
+  TwoToEnter kit;
   SUBCASE("behind another") {
-    CHECK(kit.say({.kind = Kind::refuse, .peer = other}));
-    CHECK(heard(second) == "(end)");
-    CHECK(heard(first) == "(none)");
-    tell(end, k_greeting);
-    CHECK(kit.expect(Kind::inside).peer == its);
+    CHECK(kit.say({.kind = Kind::refuse, .peer = kit.other}));
+    CHECK(heard(kit.second) == "(end)");
+    CHECK(heard(kit.first) == "(none)");
+    tell(kit.end, k_greeting);
+    CHECK(kit.expect(Kind::inside).peer == kit.its);
   }
   SUBCASE("at the daemon, where the next one has its turn") {
-    CHECK(kit.say({.kind = Kind::refuse, .peer = its}));
-    CHECK(heard(first) == "(end)");
-    CHECK(heard(end) == "(end)");
+    CHECK(kit.say({.kind = Kind::refuse, .peer = kit.its}));
+    CHECK(heard(kit.first) == "(end)");
+    CHECK(heard(kit.end) == "(end)");
     const auto next = kit.accept_and_greet();
-    CHECK(kit.expect(Kind::inside).peer == other);
-    CHECK(kit.say({.kind = Kind::refuse, .peer = other}));  // too late: it has got in
-    CHECK(heard(second) == "(none)");
+    CHECK(kit.expect(Kind::inside).peer == kit.other);
+    CHECK(kit.say({.kind = Kind::refuse, .peer = kit.other}));  // too late: it has got in
+    CHECK(heard(kit.second) == "(none)");
   }
   CHECK(kit.is_idle());
 }
 
 TEST_CASE("when there is no daemon any more, those who were to enter are asked for anew") {
-  Kit kit;
-  kit.start();
-  const auto first = kit.open_up();
-  const auto its = kit.expect(Kind::ask).peer;
-  const auto second = kit.open_up();
-  const auto other = kit.expect(Kind::ask).peer;
-  kit.let_in(its);
-  kit.let_in(other);
-  const auto end = kit.accept();
+  TwoToEnter kit;
   CHECK(kit.say({.kind = Kind::no_daemon}));
-  for (const auto id : {its, other}) {
+  for (const auto id : {kit.its, kit.other}) {
     const auto word = kit.expect(Kind::not_entered);
     CHECK(word.peer == id);
     CHECK(word.code == ECONNREFUSED);
   }
-  CHECK(heard(end) == "(end)");
+  CHECK(heard(kit.end) == "(end)");
   kit.serve();
   CHECK_FALSE(kit.accept());  // nobody enters unasked
-  kit.let_in(other);
+  kit.let_in(kit.other);
   const auto next = kit.accept_and_greet();
   kit.expect_opening(next, ::getpid());
-  CHECK(kit.expect(Kind::inside).peer == other);
-  CHECK(heard(first) == "(none)");
+  CHECK(kit.expect(Kind::inside).peer == kit.other);
+  CHECK(heard(kit.first) == "(none)");
 }
 
 TEST_CASE("a full backlog of the daemon is tried again until the deadline") {
