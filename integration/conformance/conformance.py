@@ -97,6 +97,8 @@ def main():
     parser.add_argument("--only", help="play one script")
     parser.add_argument("--verbose", action="store_true", help="print what was seen")
     options = parser.parse_args()
+    for name in ("sim", "real", "probe"):  # Each world has a working directory of its own.
+        setattr(options, name, str(Path(getattr(options, name)).resolve()))
     if not (Path(options.real) / "usr/bin/nvidia-cuda-mps-control").exists():
         return skip(f"no real programs in {options.real} (scripts/fetch-mps {options.version})")
     if os.geteuid() != 0:

@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pid_names
+
 DEADLINE = 15.0
 # The real front-end's two threads race for how it ends.
 BUSY = [(status, "", text) for status in (0, 1)
@@ -21,6 +23,7 @@ OF_CONNECTIONS = re.compile(
     "Server encountered|User did not|Unable|Unknown type")
 OF_RETRIES = re.compile(
     "backoff is|will try shutting|active worker|unable to shutdown|notified to shutdown")
+LOW_PIDS = 2000
 CREDENTIALS = b"OUTBCRED\0"
 
 
@@ -67,6 +70,7 @@ class World:
     # What a script is made of; see README.md for the words.
 
     def play(self, lines):
+        leave_the_low_pids()
         try:
             for line in lines:
                 word, _, rest = line.partition(" ")
@@ -395,7 +399,7 @@ class World:
         if not self.log.exists():
             return
         writers = {}
-        names = self.pid_names()
+        names = pid_names.names_in(self.log_text())
         for line in self.log_text().splitlines():
             match = re.match(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (\w+) ( *\d+)\] (.*)$", line)
             if match is None:
@@ -418,24 +422,8 @@ class World:
                 self.note(f"  {text}")
         self.transcript = [self.named(line, names) for line in self.transcript]
 
-    def pid_names(self):
-        names = {str(os.getpid()): "<tester>"}
-        text = self.log_text()
-        daemons = [match for match in re.findall(r"Control ( *\d+)\] Starting control", text)]
-        for index, pid in enumerate(daemons):
-            names[pid.strip()] = f"<daemon {index + 1}>"
-        for index, pid in enumerate(re.findall(r"Starting new server (\d+)", text)):
-            names[pid] = f"<server {index + 1}>"
-        for index, pid in enumerate(dict.fromkeys(re.findall(r"NEW CLIENT (\d+)", text))):
-            names.setdefault(pid, f"<client {index + 1}>")
-        return names
-
     def named(self, text, names):
-        text = text.replace(str(self.folder), "DIR")
-        text = re.sub(r"\b(\d+) +(?=\d+ +\d+ +(?:GPU|MIG)-)", r"\1 ", text)
-        # Not the digits of a UUID, which are a pid's now and then.
-        pid = r"(?<![\w-])\d+(?![\w-])"
-        text = re.sub(pid, lambda match: names.get(match.group(), match.group()), text)
+        text = pid_names.with_names(text.replace(str(self.folder), "DIR"), names)
         return text.replace(str(self.programs.probe), "PROBE")
 
     def end_everything(self):
@@ -451,6 +439,18 @@ class World:
             self.daemon.wait()
             for pid in servers:
                 end_server(int(pid), self.pipe)
+
+
+def leave_the_low_pids():
+    """A pid of a new container, or of a new round of pids, may be one of the scripts' percentages,
+    user ids or results of CUDA, which would then be named."""
+    for _ in range(LOW_PIDS):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        if pid > LOW_PIDS:
+            return
 
 
 def end_server(pid, pipe):
