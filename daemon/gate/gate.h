@@ -176,7 +176,11 @@ class Gate {
   bool open_pidfd(Peer& peer);
   Container& container_of(pid_t pid);
   void greet_parked();
+  [[nodiscard]] bool may_greet(std::uint32_t greeted) const;
+  bool say_greeting(int socket);
   bool greet(Index index);
+  void now_speaks(Index index);
+  void no_more_greeted(Peer& peer, Container& container);
   void listen_to(Index index);
   bool take_opening(Index index);
   void queue(Index index);
@@ -231,7 +235,8 @@ class Gate {
   std::deque<Peer> peers_;  // slots; they stay where they are
   Index free_ = k_none;     // linked by `next`
   std::size_t peer_count_ = 0;
-  std::uint64_t rounds_ = 0;  // makes ids unique: a slot's index, and which peer of it this is
+  std::uint32_t greeted_ = 0;  // of all containers, and not yet asked for
+  std::uint64_t rounds_ = 0;   // makes ids unique: a slot's index, and which peer of it this is
   std::unordered_map<std::string, std::unique_ptr<Container>> containers_;
   Container overflow_;
   Ring to_ask_;    // somebody of it is to be asked for
@@ -240,8 +245,9 @@ class Gate {
   bool taking_ = false;  // the first of `entering_` has its turn
   System::TimePoint enter_by_{};
   bool enter_again_ = false;  // the daemon's backlog is full
-  bool accepting_ = true;
-  bool stalled_ = false;  // a peer or something else: to be tried again at again_at_
+  bool accepting_ = false;
+  bool exact_pidfds_ = false;  // this kernel gives them; learnt from the first peer
+  bool stalled_ = false;       // a peer or something else: to be tried again at again_at_
   System::TimePoint again_at_{};
 
   std::string greeting_;

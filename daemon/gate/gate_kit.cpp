@@ -65,6 +65,11 @@ ssize_t FaultySystem::send(int socket, std::span<const char> bytes, const ucred*
   return fails(Call::send, socket) ? -1 : System::send(socket, bytes, credentials, descriptors);
 }
 
+std::string FaultySystem::cgroup_of(pid_t) {
+  if (at_cgroup) at_cgroup();
+  return cgroup;
+}
+
 int FaultySystem::watch(int epoll, int operation, int descriptor, unsigned events,
                         unsigned long long data) {
   if (operation == EPOLL_CTL_ADD && fails(Call::add, descriptor)) return -1;

@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -42,7 +43,7 @@ class FaultySystem : public System {
   int accept(int listener) override;
   int pidfd_of(int socket, const ucred& peer, bool& exact) override;
   bool has_ended(int pidfd) override { return ended || System::has_ended(pidfd); }
-  std::string cgroup_of(pid_t) override { return cgroup; }
+  std::string cgroup_of(pid_t) override;
   int socket() override { return fails(Call::socket) ? -1 : System::socket(); }
   int connect(int socket, int directory) override;
   ssize_t receive(int socket, std::span<char> buffer, Received& received) override;
@@ -53,9 +54,10 @@ class FaultySystem : public System {
             unsigned long long data) override;
 
   TimePoint clock{std::chrono::hours(1)};
-  std::string cgroup = "0::/a\n";  // of who is accepted next
-  bool ended = false;              // every process
-  bool inexact = false;            // as kernels before 6.5
+  std::string cgroup = "0::/a\n";     // of who is accepted next
+  std::function<void()> at_cgroup{};  // called when it is asked for
+  bool ended = false;                 // every process
+  bool inexact = false;               // as kernels before 6.5
   int control = -1, supervisor = -1;
   int supervisor_error = 0;  // of what it is told
   long calls = 0;

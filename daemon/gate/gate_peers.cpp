@@ -59,26 +59,60 @@ bool Gate::accept_peers(Index listener) {
 // Who waits in a backlog that is closed goes on without MPS: so nobody is left there, as far as
 // there are descriptors.
 void Gate::empty_backlog(Index listener) {
+  const bool accepting = std::exchange(accepting_, true);
   while (listeners_[listener].open && accept_peers(listener)) {
   }
+  accepting_ = accepting_ && accepting;
 }
 
+// Were we killed between accept() and the greeting, it would run without MPS. So nothing is done
+// between them but what has to be done before the peer speaks.
 void Gate::take_in(UniqueFd socket, Index listener) {
+  // Passed on by the listener, unless the peer connected before that was told to (Linux 6.16).
+  const int passes = 1;
+  (void)::setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes));
+  bool greeted = exact_pidfds_ && may_greet(greeted_) && say_greeting(socket.get());
   const auto index = take_slot();
   auto& peer = peers_[index];
   socklen_t size = sizeof(peer.who);
   (void)::getsockopt(socket.get(), SOL_SOCKET, SO_PEERCRED, &peer.who, &size);
-  // Passed on by the listener, unless the peer connected before that was told to (Linux 6.16).
-  const int passes = 1;
-  (void)::setsockopt(socket.get(), SOL_SOCKET, SO_PASSCRED, &passes, sizeof(passes));
   peer.socket = std::move(socket);
   peer.listener = listener;
+  greeted = greeted || (may_greet(greeted_) && open_pidfd(peer) && say_greeting(peer.socket.get()));
   peer.container = &container_of(peer.who.pid);
   ++listeners_[listener].peers;
   ++peer.container->peers;
+  if (greeted) {
+    now_speaks(index);
+    if (!watch_peer(index, EPOLLIN | EPOLLRDHUP)) stall(index);
+    return;
+  }
   peer.step = Step::parked;
   append(peer.container->parked, index);
   if (!greet(index)) stall(index);
+}
+
+// `greeted`: of its container; or of all, where no container can have more.
+bool Gate::may_greet(std::uint32_t greeted) const {
+  return !greeting_.empty() && greeted < bounds_.greeted_of_container;
+}
+
+bool Gate::say_greeting(int socket) {
+  return system_.send(socket, greeting_, nullptr, {}) >= 0;
+}
+
+void Gate::now_speaks(Index index) {
+  auto& peer = peers_[index];
+  peer.step = Step::speaking;
+  peer.counted = true;
+  ++peer.container->greeted;
+  ++greeted_;
+}
+
+void Gate::no_more_greeted(Peer& peer, Container& container) {
+  if (!std::exchange(peer.counted, false)) return;
+  --container.greeted;
+  --greeted_;
 }
 
 // Before a connection is accepted: afterwards there is no way back.
@@ -124,6 +158,7 @@ bool Gate::open_pidfd(Peer& peer) {
   }
   char byte = 0;
   peer.early = !exact && ::recv(peer.socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+  exact_pidfds_ = exact;
   return true;
 }
 
@@ -135,8 +170,10 @@ void Gate::stop_accepting() {
   }
 }
 
+// Not before it is known how to greet: were we killed until then, they would run without MPS, and
+// in the backlog they wait.
 void Gate::listen_again() {
-  if (accepting_) return;
+  if (accepting_ || greeting_.empty()) return;
   if (peer_count_ >= bounds_.peers) return again_later();
   accepting_ = true;
   for (Index i = 0; i < listeners_.size(); ++i) {
@@ -169,8 +206,7 @@ void Gate::greet_waiting() {
     auto& container = *to_greet_.first;
     unlink(to_greet_, &Container::to_greet, container);
     const auto index = container.parked.first;
-    if (index == k_none || greeting_.empty() || container.greeted >= bounds_.greeted_of_container)
-      continue;
+    if (index == k_none || !may_greet(container.greeted)) continue;
     if (peers_[index].stalled) continue;               // that is tried again by itself
     link(to_greet_, &Container::to_greet, container);  // before it can be the last to leave
     if (!greet(index)) stall(index);
@@ -181,19 +217,17 @@ void Gate::greet_waiting() {
 bool Gate::greet(Index index) {
   auto& peer = peers_[index];
   if (!open_pidfd(peer)) return false;
-  if (greeting_.empty() || peer.container->greeted >= bounds_.greeted_of_container) {
+  if (!may_greet(peer.container->greeted)) {
     return watch_peer(index, 0);  // whether it leaves is noticed
   }
   if (!watch_peer(index, EPOLLIN | EPOLLRDHUP)) return false;
-  if (system_.send(peer.socket.get(), greeting_, nullptr, {}) < 0) {
+  if (!say_greeting(peer.socket.get())) {
     if (!has_left(errno)) return false;
     drop(index);
     return true;
   }
   remove(peer.container->parked, index);
-  peer.step = Step::speaking;
-  peer.counted = true;
-  ++peer.container->greeted;
+  now_speaks(index);
   return true;
 }
 
@@ -230,6 +264,10 @@ void Gate::listen_to(Index index) {
 // One message. False: there is none, or it has left.
 bool Gate::take_opening(Index index) {
   auto& peer = peers_[index];
+  if (!open_pidfd(peer)) {
+    stall(index);
+    return false;
+  }
   std::array<char, k_buffer> buffer{};
   const auto got = system_.receive(peer.socket.get(), buffer, received_);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -271,8 +309,7 @@ void Gate::queue(Index index) {
   if (!listeners_[peer.listener].open) return drop(index);
   auto& container = *peer.container;
   peer.step = Step::queued;
-  peer.counted = false;
-  --container.greeted;
+  no_more_greeted(peer, container);
   append(container.queued, index);
   link(to_ask_, &Container::to_ask, container);
   if (container.parked.first != k_none) link(to_greet_, &Container::to_greet, container);
@@ -332,7 +369,7 @@ void Gate::drop(Index index) {
 
 void Gate::leave_container(Peer& peer) {
   auto& container = *std::exchange(peer.container, nullptr);
-  if (peer.counted) --container.greeted;
+  no_more_greeted(peer, container);
   if (peer.step == Step::asked) --container.asked;
   if (container.queued.first != k_none) link(to_ask_, &Container::to_ask, container);
   if (container.parked.first != k_none) link(to_greet_, &Container::to_greet, container);

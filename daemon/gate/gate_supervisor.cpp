@@ -169,6 +169,7 @@ bool Gate::set_up(std::string_view packed) {
   opening_ = std::move(*texts);
   for (Index i = 0; i < peers_.size(); ++i) outdate(i);
   greet_parked();
+  listen_again();
   return true;
 }
 

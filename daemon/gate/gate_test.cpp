@@ -16,17 +16,76 @@ using namespace mps;
 using namespace mps::gate;
 using namespace mps::gate::test;
 
+namespace {
+
+bool has_exact_pidfds() {
+  int ends[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+  const UniqueFd one(ends[0]);
+  const UniqueFd other(ends[1]);
+  ucred who{};
+  socklen_t size = sizeof(who);
+  REQUIRE(::getsockopt(one.get(), SOL_SOCKET, SO_PEERCRED, &who, &size) == 0);
+  bool exact = false;
+  System system;
+  const UniqueFd pidfd(system.pidfd_of(one.get(), who, exact));
+  return exact;
+}
+
+}  // namespace
+
 TEST_CASE("a peer is greeted once there is a greeting, and not before") {
   Kit kit;
   kit.supervise();
   kit.listen();
   const auto peer = kit.join();
   CHECK(heard(peer) == "(none)");
+  CHECK(kit.gate->peers() == 0);  // in the backlog, which outlives us
   CHECK(kit.is_idle());
   kit.set_up();
   CHECK(heard(peer) == k_greeting);
+  CHECK(kit.gate->peers() == 1);
   CHECK(kit.count(Kind::ask) == 0);
   CHECK(kit.is_idle());
+}
+
+TEST_CASE("a peer is greeted before anything is found out about it that takes time") {
+  Kit kit;
+  kit.start();
+  SUBCASE("with the pidfds that this kernel has") {}
+  SUBCASE("with those of kernels before 6.5") {
+    kit.system.inexact = true;
+  }
+  UniqueFd peer;
+  std::string said;
+  kit.system.at_cgroup = [&] { said = heard(peer); };
+  for (int i = 0; i < 2; ++i) {  // from the first it is known how exact they are
+    said.clear();
+    peer = connected(kit.folder + "/s");
+    kit.settle();
+    CHECK(said == k_greeting);
+    for (const auto& text : k_opening) tell(peer, text);
+    kit.let_through(peer);
+  }
+}
+
+TEST_CASE("who is greeted and whose pidfd cannot be had yet is asked for when it can") {
+  Kit kit;
+  kit.start();
+  const auto first = kit.join();
+  kit.system.fail(Call::pidfd, EMFILE);
+  const auto second = kit.join();
+  const bool greeted = has_exact_pidfds();
+  CHECK(heard(second) == (greeted ? k_greeting : "(none)"));
+  for (const auto& text : k_opening) tell(second, text);
+  kit.advance(100ms);
+  CHECK(kit.count(Kind::ask) == 0);
+  CHECK(kit.is_idle());
+  CHECK(is_open(second));
+  if (!greeted) return;
+  kit.system.heal();
+  kit.advance(100ms);
+  kit.let_through(second);
 }
 
 TEST_CASE("a new supervisor is told who it speaks to, and that nothing is here") {

@@ -47,10 +47,12 @@ TEST_CASE("an error before the opening is complete holds the peer, and costs no 
       for (const auto& text : k_opening) tell(peer, text);
       kit.settle();
     }
+    // Whoever cannot be watched is looked at every now and then.
+    const bool is_heard = greeted && (!endless || fault.call == Call::add);
     for (int i = 0; i < 3; ++i) {
       kit.advance(100ms);
       CHECK(is_open(peer));
-      CHECK(kit.count(Kind::ask) == (endless ? 0 : greeted ? 1 : 0));
+      CHECK(kit.count(Kind::ask) == (is_heard ? 1 : 0));
       if (endless) CHECK(kit.is_idle());
     }
     kit.system.heal();
@@ -120,6 +122,33 @@ TEST_CASE("a peer that has left is forgotten in every state") {
   queued.reset();
   kit.settle();
   CHECK(kit.gate->peers() == 0);
+}
+
+TEST_CASE("nobody is left in a backlog that is closed, not even before there is a greeting") {
+  Kit kit;
+  kit.supervise();
+  kit.listen();
+  auto peer = kit.join();
+  REQUIRE(kit.gate->peers() == 0);
+  SUBCASE("the share has gone") {
+    kit.say({.kind = Kind::unlisten, .share = "s"});
+    CHECK(kit.gate->peers() == 1);
+    CHECK(heard(peer) == "(none)");
+    kit.set_up();
+    CHECK(heard(peer) == k_greeting);
+    for (const auto& text : k_opening) tell(peer, text);
+    kit.settle();
+    CHECK(heard(peer) == "(end)");
+    CHECK(kit.is_idle());
+  }
+  SUBCASE("the gate ends") {
+    kit.say({.kind = Kind::end});
+    CHECK(kit.gate->peers() == 1);
+    CHECK(heard(peer) == "(none)");
+    peer.reset();
+    kit.settle();
+    CHECK(kit.gate->peers() == 0);
+  }
 }
 
 TEST_CASE("a peer that only stops speaking is greeted all the same") {
