@@ -101,6 +101,7 @@ def main():
         setattr(options, name, str(Path(getattr(options, name)).resolve()))
     if not (Path(options.real) / "usr/bin/nvidia-cuda-mps-control").exists():
         return skip(f"no real programs in {options.real} (scripts/fetch-mps {options.version})")
+    os.umask(0o022)  # clients of other users get to what is made here
     if os.geteuid() != 0:
         return skip("needs root, as clients of several users are part of it")
     failed = played = 0

@@ -480,6 +480,7 @@ def skip_unless(condition, reason):
 
 def main(choose=list):
     """`choose` may look at the arguments that are the tests' names, and leave others."""
+    os.umask(0o022)  # programs of other users get to what is made here
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--backend", required=True, help="real-, sim- or mixed-535 or -550, or gpu")
