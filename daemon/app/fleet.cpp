@@ -9,14 +9,6 @@
 
 namespace mps::app {
 
-namespace {
-
-bool can_go_on(const instance::FoundDaemon& found, const WantedInstance& wanted) {
-  return found.unfit.empty() && (found.device.empty() || found.device == wanted.device);
-}
-
-}  // namespace
-
 Fleet::Fleet(boost::asio::io_context& io, Find find_daemons, Make make, Say say)
     : io_(io),
       find_daemons_(std::move(find_daemons)),
@@ -93,7 +85,7 @@ void Fleet::settle(const WantedInstance& wanted, Found& found) {
   if (take_back(wanted)) return;
   auto left = found.extract(wanted.id);
   if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
-  if (left && !can_go_on(left.mapped(), wanted)) {
+  if (left && !left.mapped().can_serve(wanted.device)) {
     end_leftover(wanted.id, left.mapped());
     if (leaving_.contains(wanted.id)) return say_waits(wanted.id);
     left = {};  // it has ended meanwhile

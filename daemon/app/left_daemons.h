@@ -9,11 +9,7 @@
 
 namespace mps::app {
 
-// By instance id. The daemon of an instance is who holds the lock in its pipe directory: the lock
-// file is ours alone, so a process that only looks like a daemon (uid 0 in a container can choose
-// its name, arguments and environment) is never taken for one.
-// Without gates one whose directory is private is unfit: no share's socket can be a link of its
-// own.
+// By instance id; see find_daemon().
 std::map<std::string, instance::FoundDaemon> find_left_daemons(const std::filesystem::path& run_dir,
                                                                bool with_gates);
 

@@ -91,7 +91,7 @@ void Actor::start(const std::optional<FoundDaemon>& found) {
   }
   if (log_) follower_.drain(*log_);
   // One of before the node was started again is nobody's loss now.
-  if (left && left->seen > started_at(0) && layout_.is_left_by_daemon()) {
+  if (left && left->seen > started_at(0) && layout_.is_left_by_daemon() && !is_coming(left->pid)) {
     give(DaemonGone{left->pid});
   }
   reading_on(false);
@@ -234,7 +234,21 @@ Result<process::Child> Actor::spawn() {
                                            .mount_space = place_->space()});
 }
 
+// One that an earlier supervisor had just started when it was killed: it has no lock yet.
+bool Actor::is_coming(pid_t pid) const {
+  return identify_daemon(proc_, pid, ::geteuid()) &&
+         proc_.environment(pid, "CUDA_MPS_PIPE_DIRECTORY") == layout_.pipe.string();
+}
+
+// None can start beside one that has got its lock since we looked for it first, nor beside one that
+// could not be watched then.
+bool Actor::take_up_late() {
+  auto late = find_daemon(proc_, layout_, settings_.entrance != nullptr);
+  return late && late->can_serve(settings_.device) && take_up(std::move(*late), false);
+}
+
 void Actor::carry_out(const SpawnDaemon&) {
+  if (take_up_late()) return;
   auto child = spawn();
   if (!child) {
     give(DaemonNotSpawned{child.error().message});

@@ -137,6 +137,8 @@ class Actor : public std::enable_shared_from_this<Actor> {
   [[nodiscard]] std::string visible() const;
   Result<void> follow_log(UniqueFd file);
   bool take_up(FoundDaemon found, bool only_drain);
+  [[nodiscard]] bool is_coming(pid_t pid) const;
+  bool take_up_late();
   Result<void> follow_output_of(pid_t pid);
   void log_failed(const Error& error);
   std::optional<RememberedDaemon> restore();

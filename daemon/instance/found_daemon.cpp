@@ -1,7 +1,11 @@
 #include "instance/found_daemon.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
+
+#include "instance/pipe_place.h"
 
 namespace mps::instance {
 
@@ -22,6 +26,11 @@ bool is_daemon(const std::vector<std::string>& command) {
          });
 }
 
+bool is_private(const Layout& layout, pid_t daemon) {
+  const auto place = PipePlace::of(layout, daemon);
+  return place && (*place)->is_private();
+}
+
 }  // namespace
 
 std::vector<pid_t> servers_of(const process::Proc& proc, pid_t daemon) {
@@ -39,6 +48,17 @@ std::optional<FoundDaemon> identify_daemon(const process::Proc& proc, pid_t pid,
   return FoundDaemon{pid, stat->start_time,
                      proc.environment(pid, "CUDA_VISIBLE_DEVICES").value_or(""),
                      servers_of(proc, pid)};
+}
+
+std::optional<FoundDaemon> find_daemon(const process::Proc& proc, const Layout& layout,
+                                       bool with_gate) {
+  const auto holder = layout.lock_holder();
+  if (holder <= 0) return std::nullopt;
+  auto daemon = identify_daemon(proc, holder, ::geteuid());
+  if (daemon && !with_gate && is_private(layout, holder)) {
+    daemon->unfit = "only a gate gets to it, and there is none any more";
+  }
+  return daemon;
 }
 
 }  // namespace mps::instance

@@ -79,9 +79,10 @@ void Machine::handle(const DaemonGone& gone) {
 }
 
 void Machine::handle(const DaemonFound& found) {
-  begun_ = true;
+  const bool stopped_meanwhile = std::exchange(begun_, true) && state_ == State::stopped;
   enter(State::starting);
   daemon_ = found.pid;
+  clients_known_ = false;
   adopted_ = true;
   was_ready_ = true;  // its clients rely on it: it is not a start that can fail
   // What the log told of a server that still lives is better than a list of processes.
@@ -103,6 +104,7 @@ void Machine::handle(const DaemonFound& found) {
     return begin_drain();
   }
   if (device_out_) return stop_for_device();
+  if (stopped_meanwhile) return end_daemon(Ending::stop, true);
   act(SetTimer{Timer::start_deadline, settings_.start_deadline});
   configure();
 }

@@ -219,6 +219,32 @@ TEST_CASE("a daemon of an earlier supervisor is taken over, not started anew") {
   CHECK(kit.machine.clients().at(900).adopted);
 }
 
+TEST_CASE("one that is found only when another was to be started is taken over, too") {
+  Kit kit;
+  kit.give(StartWanted{});
+  kit.give(DaemonSpawned{99});
+  kit.give(DaemonEnded{"exited with status 1"});
+  REQUIRE(kit.due(Timer::backoff_over).back() == "spawn-daemon");
+  SUBCASE("its clients are not known yet") {
+    const auto lines = kit.give(DaemonFound{100, {500}});
+    CHECK(lines.back() == "run configure");
+    CHECK(kit.machine.adopted());
+    CHECK(kit.machine.may_have_clients());
+    kit.give(kit.configured(Kit::limits(), {"500"}, Lines{"900"}));
+    CHECK(kit.machine.state() == State::ready);
+    CHECK(kit.machine.running_clients() == 1);
+  }
+  SUBCASE("it is ended where the instance was stopped meanwhile") {
+    kit.give(DrainWanted{});
+    REQUIRE(kit.machine.state() == State::stopped);
+    const auto lines = kit.give(DaemonFound{100, {}});
+    CHECK(std::find(lines.begin(), lines.end(), "run quit") != lines.end());
+    CHECK(kit.machine.state() == State::draining);
+    kit.give(DaemonEnded{"exited with status 0"});
+    CHECK(kit.machine.state() == State::stopped);
+  }
+}
+
 TEST_CASE("an adopted daemon with clients is never ended for being late") {
   Kit kit;
   Client client;

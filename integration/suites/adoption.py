@@ -146,6 +146,59 @@ class Adoption(Suite):
         supervisor.start(flags=["--run-dir", str(supervisor.root / "alias") + "/"])
         self.assertEqual(self.pids(supervisor), before)
 
+    def test_one_that_had_no_lock_yet_when_it_was_looked_for(self):
+        """Its supervisor was killed when it had just started it: the next one starts another, which
+        finds the lock taken, and takes over the first."""
+        for gate in ("off", "on"):
+            with self.subTest(gate=gate):
+                self.late(self.supervisor(settings={"gate": gate}))
+
+    def late(self, supervisor):
+        turns = supervisor.root / "turns"
+        turns.mkdir()
+        self.take_turns(supervisor, turns)
+        supervisor.start(wait_ready=False)
+        first = self.begun(turns / "1")
+        supervisor.kill9()
+        supervisor.start(wait_ready=False)
+        second = self.begun(turns / "2")
+        (turns / "1.go").touch()
+        wait_until(lambda: self.has_a_lock(first), "the first one's lock")
+        (turns / "2.go").touch()
+        taken_up = supervisor.events.wait("control_adopted", 0)
+        supervisor.events.wait("ready", taken_up["id"])
+        self.assertEqual(self.pids(supervisor)["gpu0.shared"], first)
+        self.assertEqual(control_daemons(supervisor.pipe()), [first])
+        self.assertEqual([e["message"] for e in supervisor.events.of("control_adopted")],
+                         [f"took over the control daemon of an earlier supervisor, pid {first}"])
+        ends = [e["data"]["pid"] for e in supervisor.events.of("control_exited")]
+        self.assertEqual(ends, [str(second)])
+
+    def take_turns(self, supervisor, turns):
+        """Control daemons that say who they are in turns/N; the first two go on with turns/N.go."""
+        programs = supervisor.root / "programs"
+        programs.mkdir()
+        control = programs / supervisor.backend.control.name
+        real = supervisor.backend.control.resolve()
+        wait = (f"n=1; while ! (set -C; echo $$ >{turns}/$n) 2>/dev/null; do n=$((n + 1)); done; "
+                f"while [[ $n -lt 3 && ! -e {turns}/$n.go ]]; do sleep 0.01; done; exec {real} -f")
+        control.write_text(
+            "#!/bin/bash\n"
+            f"if [[ ${{1:-}} == -f && $CUDA_MPS_PIPE_DIRECTORY == {supervisor.pipe()} ]]; then\n"
+            f"  exec -a {real} bash -f -c '{wait}'\n"
+            "fi\n"
+            f'exec {real} "$@"\n')
+        control.chmod(0o755)
+        supervisor.settings["mpsPath"].insert(0, str(programs))
+
+    def begun(self, turn):
+        wait_until(lambda: turn.exists() and turn.read_text().endswith("\n"), "a daemon")
+        return int(turn.read_text())
+
+    def has_a_lock(self, pid):
+        locks = harness.pathlib.Path("/proc/locks").read_text().splitlines()
+        return any(line.split()[4] == str(pid) for line in locks)
+
     def test_a_process_that_poses_as_a_daemon_is_not_adopted(self):
         supervisor = self.supervisor()
         supervisor.run.mkdir()
