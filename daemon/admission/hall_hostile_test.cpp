@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "admission/hall_kit.h"
+#include "base/descriptors_kit.h"
 
 using namespace mps;
 using namespace mps::admission;
@@ -299,6 +300,7 @@ TEST_CASE("who has most gives a place to who has none, of those that wait the la
 }
 
 TEST_CASE("a container's ten thousand connections beside another's one") {
+  (void)mps::test::raise_descriptor_limit();
   Kit kit;
   const auto before = open_descriptors();
   std::vector<UniqueFd> hog;

@@ -19,6 +19,7 @@ using Paths = std::vector<std::string>;
 
 struct Kit {
   Kit() {
+    ::umask(022);  // the supervisor's own
     std::string pattern = "/tmp/mps-programs-XXXXXX";
     root = ::mkdtemp(pattern.data());
     fs::create_directory(root / "share");

@@ -179,6 +179,7 @@ class Gate {
   [[nodiscard]] bool may_greet(std::uint32_t greeted) const;
   bool say_greeting(int socket);
   bool greet(Index index);
+  bool dropped_if_away(Index index);
   void now_speaks(Index index);
   void no_more_greeted(Peer& peer, Container& container);
   void listen_to(Index index);

@@ -1,6 +1,5 @@
 // Many at a time: bounds, fairness, and peers that cost patience.
 #include <doctest/doctest.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/descriptors_kit.h"
 #include "gate/gate_kit.h"
 
 using namespace mps;
@@ -18,11 +18,7 @@ namespace {
 
 // As many as there are descriptors for: three for each, two of them the gate's.
 std::size_t crowd(std::size_t wanted) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-  return std::min<std::size_t>(wanted, (limit.rlim_cur - 200) / 8);
+  return std::min<std::size_t>(wanted, (mps::test::raise_descriptor_limit() - 200) / 8);
 }
 
 std::vector<UniqueFd> join_many(Kit& kit, std::size_t count) {

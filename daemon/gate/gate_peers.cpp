@@ -1,5 +1,6 @@
 // From the connection to the complete opening. Every way out of here that is not a refusal of
 // somebody who has spoken holds the peer.
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
@@ -21,6 +22,11 @@ constexpr unsigned k_end = EPOLLHUP | EPOLLERR;
 
 bool has_left(int error) {
   return error == ECONNRESET || error == EPIPE || error == ENOTCONN;
+}
+
+bool has_hung_up(const UniqueFd& socket) {
+  pollfd look{socket.get(), 0, 0};
+  return ::poll(&look, 1, 0) > 0;
 }
 
 }  // namespace
@@ -213,10 +219,17 @@ void Gate::greet_waiting() {
   }
 }
 
+// Who has left may hold what is short.
+bool Gate::dropped_if_away(Index index) {
+  if (!has_hung_up(peers_[index].socket)) return false;
+  drop(index);
+  return true;
+}
+
 // False: something is short; again in a moment. Who has to wait for its turn is no trouble.
 bool Gate::greet(Index index) {
   auto& peer = peers_[index];
-  if (!open_pidfd(peer)) return false;
+  if (!open_pidfd(peer)) return dropped_if_away(index);
   if (!may_greet(peer.container->greeted)) {
     return watch_peer(index, 0);  // whether it leaves is noticed
   }
@@ -265,7 +278,7 @@ void Gate::listen_to(Index index) {
 bool Gate::take_opening(Index index) {
   auto& peer = peers_[index];
   if (!open_pidfd(peer)) {
-    stall(index);
+    if (!dropped_if_away(index)) stall(index);
     return false;
   }
   std::array<char, k_buffer> buffer{};
@@ -313,6 +326,8 @@ void Gate::queue(Index index) {
   append(container.queued, index);
   link(to_ask_, &Container::to_ask, container);
   if (container.parked.first != k_none) link(to_greet_, &Container::to_greet, container);
+  // Taken out of the set when something was short: whether it leaves is to be noticed again.
+  if (!peer.watched && !watch_peer(index, EPOLLIN | EPOLLRDHUP)) stall(index);
 }
 
 void Gate::back_to_line(Index index) {

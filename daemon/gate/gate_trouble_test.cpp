@@ -88,6 +88,35 @@ TEST_CASE("who speaks early, or leaves, while something is short makes nobody sp
   }
 }
 
+TEST_CASE("who was heard while something was short is noticed when it leaves") {
+  Kit kit;
+  kit.start();
+  const auto first = kit.join();
+  const auto descriptors = open_descriptors();
+  SUBCASE("before its pidfd can be had, and it was greeted where that is exact") {
+    kit.system.fail(Call::pidfd, ENOMEM);
+    auto leaves = kit.join();
+    leaves.reset();
+    kit.advance(100ms);
+    CHECK(kit.gate->peers() == 1);
+    CHECK(kit.is_idle());
+  }
+  SUBCASE("when it is asked for") {
+    kit.system.fail(Call::add, ENOMEM);
+    auto leaves = kit.join();
+    for (const auto& text : k_opening) tell(leaves, text);
+    kit.advance(100ms);
+    const auto ask = kit.expect(Kind::ask);
+    kit.system.heal();
+    kit.advance(100ms);
+    leaves.reset();
+    kit.settle();
+    CHECK(kit.expect(Kind::gone).peer == ask.peer);
+    CHECK(kit.gate->peers() == 1);
+  }
+  CHECK(open_descriptors() == descriptors);
+}
+
 TEST_CASE("who connected before the gate was there is let in as well") {
   Kit kit;
   kit.supervise();

@@ -244,7 +244,8 @@ bool Actor::is_coming(pid_t pid) const {
 // could not be watched then.
 bool Actor::take_up_late() {
   auto late = find_daemon(proc_, layout_, settings_.entrance != nullptr);
-  return late && late->can_serve(settings_.device) && take_up(std::move(*late), false);
+  const bool ours = late && late->unfit.empty() && late->device == settings_.device;
+  return ours && take_up(std::move(*late), false);
 }
 
 void Actor::carry_out(const SpawnDaemon&) {

@@ -1,6 +1,5 @@
 """Names for the pids of a transcript, which are others in each world. Pure."""
 
-import os
 import re
 
 # A row of `ps` and its cells of a pid; names are longer than pids, so cells get this much more.
@@ -11,9 +10,9 @@ WIDER = 8
 PID = re.compile(r"(?<![\w.-])\d+(?!\.?[\w-])")
 
 
-def names_in(log):
-    """pid -> name, of whom the control daemon's log tells, and of this process."""
-    names = {str(os.getpid()): "<tester>"}
+def names_in(log, tester):
+    """pid -> name, of whom the control daemon's log tells, and of who plays the scripts."""
+    names = {str(tester): "<tester>"}
     for index, pid in enumerate(re.findall(r"Control +(\d+)\] Starting control", log)):
         names[pid] = f"<daemon {index + 1}>"
     for index, pid in enumerate(re.findall(r"Starting new server (\d+)", log)):

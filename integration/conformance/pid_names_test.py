@@ -15,7 +15,7 @@ UUID = "GPU-00000000-0000-4000-8000-000000000000"
 class World:
     def __init__(self, daemon, server, client):
         self.client, self.server = client, server
-        self.names = names_in(LOG.format(daemon=daemon, server=server, client=client))
+        self.names = names_in(LOG.format(daemon=daemon, server=server, client=client), 7)
 
     def row(self, client_width=10, server_width=15):
         cells = f"{self.client:<{client_width}}{0:<10}{self.server:<{server_width}}"

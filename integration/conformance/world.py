@@ -399,7 +399,7 @@ class World:
         if not self.log.exists():
             return
         writers = {}
-        names = pid_names.names_in(self.log_text())
+        names = pid_names.names_in(self.log_text(), os.getpid())
         for line in self.log_text().splitlines():
             match = re.match(r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (\w+) ( *\d+)\] (.*)$", line)
             if match is None:

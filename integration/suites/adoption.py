@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import harness
+from gate_kit import GatedSupervisor
 from harness import Suite, control_daemons, wait_until
 
 
@@ -149,9 +150,11 @@ class Adoption(Suite):
     def test_one_that_had_no_lock_yet_when_it_was_looked_for(self):
         """Its supervisor was killed when it had just started it: the next one starts another, which
         finds the lock taken, and takes over the first."""
-        for gate in ("off", "on"):
-            with self.subTest(gate=gate):
-                self.late(self.supervisor(settings={"gate": gate}))
+        gated = GatedSupervisor()
+        self.made.append(gated)
+        for supervisor in (self.supervisor(), gated):
+            with self.subTest(gate=supervisor.settings["gate"]):
+                self.late(supervisor)
 
     def late(self, supervisor):
         turns = supervisor.root / "turns"
@@ -176,12 +179,14 @@ class Adoption(Suite):
 
     def take_turns(self, supervisor, turns):
         """Control daemons that say who they are in turns/N; the first two go on with turns/N.go."""
-        programs = supervisor.root / "programs"
+        programs = turns / "bin"
         programs.mkdir()
         control = programs / supervisor.backend.control.name
         real = supervisor.backend.control.resolve()
-        wait = (f"n=1; while ! (set -C; echo $$ >{turns}/$n) 2>/dev/null; do n=$((n + 1)); done; "
-                f"while [[ $n -lt 3 && ! -e {turns}/$n.go ]]; do sleep 0.01; done; exec {real} -f")
+        wait = (f"cd {turns} || exit 1; n=1; "
+                "while ! (set -C; echo $$ >$n) 2>/dev/null && [[ -e $n ]]; do n=$((n + 1)); done; "
+                f"while [[ $n -lt 3 && ! -e $n.go && -d {turns} ]]; do sleep 0.01; done; "
+                f"exec {real} -f")
         control.write_text(
             "#!/bin/bash\n"
             f"if [[ ${{1:-}} == -f && $CUDA_MPS_PIPE_DIRECTORY == {supervisor.pipe()} ]]; then\n"
