@@ -60,6 +60,7 @@ TEST_CASE("two thousand silent peers and as many that are half open are in nobod
   CHECK(kit.is_idle());
   kit.system.cgroup = "0::/b\n";
   std::vector<Inside> inside;
+  inside.reserve(20);
   for (int i = 0; i < 20; ++i) inside.push_back(kit.enter());
   for (const auto& one : inside) {
     tell(one.peer, "goes on");
@@ -124,6 +125,7 @@ TEST_CASE("whoever is asked for and leaves, or has a verdict, makes room for the
   Kit kit(bounds);
   kit.start();
   std::vector<UniqueFd> peers;
+  peers.reserve(6);
   for (int i = 0; i < 6; ++i) peers.push_back(kit.open_up());
   CHECK(kit.count(Kind::ask) == 2);
   kit.say({.kind = Kind::refuse, .peer = kit.expect(Kind::ask).peer});
@@ -227,6 +229,7 @@ TEST_CASE("a supervisor with a long list to hear is told all of it") {
   Kit kit;
   kit.start();
   std::vector<Inside> inside;
+  inside.reserve(300);
   for (int i = 0; i < 300; ++i) inside.push_back(kit.enter());
   const auto many = join_many(kit, crowd(500));
   open_many(kit, many);

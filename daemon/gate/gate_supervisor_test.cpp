@@ -293,6 +293,7 @@ TEST_CASE("who waits in the backlog of a socket that is given up is refused, not
   Kit kit;
   kit.start();
   std::vector<UniqueFd> waiting;
+  waiting.reserve(300);
   for (int i = 0; i < 300; ++i) waiting.push_back(connected(kit.folder + "/s"));
   SUBCASE("as its share is") {
     kit.say({.kind = Kind::unlisten, .share = "s"});
