@@ -123,7 +123,8 @@ std::optional<RememberedDaemon> Actor::restore() {
 }
 
 // Its output is followed through its own descriptor, whatever became of the file's name. False if
-// it is gone, or cannot be watched (no descriptors): then Layout::sweep() refuses to start another.
+// it is gone, or cannot be watched (no descriptors): then none is started beside it, and the next
+// start looks again.
 bool Actor::take_up(FoundDaemon found, bool only_drain) {
   auto child = process::Child::adopt(executor_, found.pid, found.start_ticks);
   if (!child) return false;
