@@ -1,18 +1,11 @@
 #include "instance/actor.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <csignal>
-#include <ctime>
-
-#include "base/text.h"
-#include "instance/line_time.h"
 
 namespace mps::instance {
 
@@ -23,23 +16,12 @@ using std::chrono::system_clock;
 namespace {
 
 constexpr std::size_t k_inbox_limit = 65536;  // verbs and lines; both senders are bounded already
-constexpr std::size_t k_flood = 5000;         // unknown lines within a second
-constexpr std::chrono::minutes k_flood_said_every{1};
 
 control::ChannelSettings channel_settings(const ActorSettings& settings, const Layout& layout) {
   return {.front_end = settings.control_program,
           .environment = settings.environment,
           .control_socket = layout.control,
           .timeout = settings.machine.probe_timeout};
-}
-
-SystemTime started_at(std::uint64_t start_ticks) {
-  timespec since_boot{};
-  ::clock_gettime(CLOCK_BOOTTIME, &since_boot);
-  const std::chrono::duration<double> up(static_cast<double>(since_boot.tv_sec));
-  const std::chrono::duration<double> at(static_cast<double>(start_ticks) /
-                                         static_cast<double>(::sysconf(_SC_CLK_TCK)));
-  return system_clock::now() - std::chrono::duration_cast<system_clock::duration>(up - at);
 }
 
 }  // namespace
@@ -142,41 +124,6 @@ bool Actor::take_up(FoundDaemon found, bool only_drain) {
   give(DaemonFound{found.pid, found.servers, only_drain});
   watch_daemon();
   return true;
-}
-
-Result<void> Actor::follow_output_of(pid_t pid) {
-  const auto output = "/proc/" + std::to_string(pid) + "/fd/1";
-  UniqueFd file(::open(output.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
-  struct stat kind {};
-  if (!file || ::fstat(file.get(), &kind) != 0) return Error::from_errno("open " + output, errno);
-  if (!S_ISREG(kind.st_mode)) return Error{output + " is not a file"};
-  return follow_log(std::move(file));
-}
-
-void Actor::log_failed(const Error& error) {
-  log_lost_ = true;
-  carry_out(Emit{"log_lost",
-                 "the daemon's output cannot be read: " + error.message +
-                     "; its events are missing until its next start",
-                 {}});
-}
-
-Result<void> Actor::follow_log(UniqueFd file) {
-  auto name = log_identity(file.get());
-  if (!name) return name.error();
-  if (log_ && !log_lost_ && log_name_ == *name) return {};
-  if (log_) follower_.unfollow(*std::exchange(log_, std::nullopt));
-  const auto offset = recorder_.position(settings_.id, *name).value_or(0);
-  auto id = follower_.follow(
-      std::move(file), offset,
-      [this](std::span<const process::FollowedLine> lines) { on_lines(lines); },
-      [this](const Error& error) { log_failed(error); });
-  if (!id) return id.error();
-  log_ = *id;
-  log_name_ = *name;
-  read_to_.reset();
-  log_lost_ = false;
-  return {};
 }
 
 // ---- the inbox ----
@@ -344,56 +291,6 @@ asio::awaitable<void> Actor::process_ends(Self self, process::Child child, Watch
   self->watched_.erase(watched);
   if (watched.server) self->servers_.erase(watched.pid);
   self->give(watched.ended());
-}
-
-// ---- the log ----
-
-LogLine Actor::log_line(std::string_view text) {
-  LogLine line{.event = control::parse_log_line(text)};
-  fault_lists_.take(line.event);
-  line.at = time_of_line(line.event.time, system_clock::now(), reading_on_);
-  pid_t subject = 0;
-  if (const auto* asked = std::get_if<control::ClientAsked>(&line.event.kind)) {
-    subject = asked->pid;
-  } else if (const auto* connected = std::get_if<control::ClientConnected>(&line.event.kind)) {
-    subject = connected->pid;
-  }
-  if (subject == 0) return line;
-  // A process that is younger than the line got the pid of the one that it names.
-  const auto stat = proc_.stat(subject);
-  if (stat && started_at(stat->start_time) <= line.at + std::chrono::seconds{1}) {
-    line.command = printable(stat->name, 64);
-    line.start_ticks = stat->start_time;
-  }
-  return line;
-}
-
-void Actor::on_lines(std::span<const process::FollowedLine> lines) {
-  const auto unknown_before = machine_.unknown_lines();
-  for (const auto& line : lines) {
-    if (closed_) return;
-    auto said = log_line(line.text);
-    const ReadPosition end{log_name_, line.end_offset};
-    if (settings_.heard && machine_.concerns(said.event)) settings_.heard(said, end);
-    give(std::move(said), end);
-  }
-  note_flood(static_cast<std::size_t>(machine_.unknown_lines() - unknown_before));
-}
-
-void Actor::note_flood(std::size_t unknown_lines) {
-  const auto now = steady_clock::now();
-  if (now - flood_window_ > std::chrono::seconds{1}) {
-    flood_window_ = now;
-    flood_lines_ = 0;
-  }
-  flood_lines_ += unknown_lines;
-  if (flood_lines_ < k_flood || now - flood_said_ < k_flood_said_every) return;
-  flood_said_ = now;
-  carry_out(Emit{"log_flood",
-                 "the daemon's output has more than " + std::to_string(k_flood) +
-                     " unknown lines a second; they are read and dropped, look at " +
-                     layout_.log.string(),
-                 {}});
 }
 
 // ---- commands ----

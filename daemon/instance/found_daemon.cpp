@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <filesystem>
 
 #include "instance/pipe_place.h"
@@ -59,6 +60,16 @@ std::optional<FoundDaemon> find_daemon(const process::Proc& proc, const Layout& 
     daemon->unfit = "only a gate gets to it, and there is none any more";
   }
   return daemon;
+}
+
+std::chrono::system_clock::time_point started_at(std::uint64_t start_ticks) {
+  timespec since_boot{};
+  ::clock_gettime(CLOCK_BOOTTIME, &since_boot);
+  const std::chrono::duration<double> up(static_cast<double>(since_boot.tv_sec));
+  const std::chrono::duration<double> at(static_cast<double>(start_ticks) /
+                                         static_cast<double>(::sysconf(_SC_CLK_TCK)));
+  return std::chrono::system_clock::now() -
+         std::chrono::duration_cast<std::chrono::system_clock::duration>(up - at);
 }
 
 }  // namespace mps::instance

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,6 +35,9 @@ std::optional<FoundDaemon> identify_daemon(const process::Proc& proc, pid_t pid,
 // share's socket can be a link of its own.
 std::optional<FoundDaemon> find_daemon(const process::Proc& proc, const Layout& layout,
                                        bool with_gate);
+
+// When a process with this start_ticks was started.
+std::chrono::system_clock::time_point started_at(std::uint64_t start_ticks);
 
 std::vector<pid_t> servers_of(const process::Proc& proc, pid_t daemon);
 
